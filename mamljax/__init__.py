@@ -1,0 +1,48 @@
+"""mamljax: gradient-based meta-learning as pure functions in JAX.
+
+Meta-learning is five functions, each built from the one before:
+
+    inner_update   one gradient step on one task                     inner.py
+    unroll         a few of them: meta-parameters -> adapted         inner.py
+    query_loss     adapt on the support set, score on the query set  objective.py
+    backprop       the mean over tasks, differentiated               meta.py
+    meta_step      an optax update of the meta-parameters            meta.py
+
+`maml` and `fomaml` are compositions of them; `fit` and `evaluate` run them.
+"""
+
+from mamljax import losses, models, tasks
+from mamljax.algorithms import fomaml, maml
+from mamljax.evaluate import evaluate
+from mamljax.inner import inner_update, unroll
+from mamljax.meta import backprop, init_state, meta_step
+from mamljax.objective import multi_step_loss, query_loss, task_loss
+from mamljax.train import fit
+from mamljax.types import Batch, Learner, Model, PerStep, Task, TrainState
+from mamljax.version import __version__
+
+
+__all__ = [
+    "Batch",
+    "Learner",
+    "Model",
+    "PerStep",
+    "Task",
+    "TrainState",
+    "__version__",
+    "backprop",
+    "evaluate",
+    "fit",
+    "fomaml",
+    "init_state",
+    "inner_update",
+    "losses",
+    "maml",
+    "meta_step",
+    "models",
+    "multi_step_loss",
+    "query_loss",
+    "task_loss",
+    "tasks",
+    "unroll",
+]

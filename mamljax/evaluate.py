@@ -1,0 +1,123 @@
+"""Meta-testing: adapt to unseen tasks and score the query set after every inner step."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mamljax import checks
+from mamljax.tasks.sampling import sample_tasks
+from mamljax.types import Array, Learner, LossFn, Params, Sampler, Task
+
+DIVERGENCE = 10.0
+"""A task diverged when its query loss after the last step exceeds this many times the larger of its
+own and the mean query loss before adaptation, or is not finite at some step."""
+
+
+class Report(NamedTuple):
+    """Scores over tasks, each ``[S + 1]``: before adaptation and after each inner step.
+
+    mean, std (ddof 0), ci95 (half-width ``1.96 std / sqrt(num_tasks)``), median: over all tasks.
+    num_tasks: how many; none is ever left out.
+    num_diverged: how many diverged, see `DIVERGENCE`.
+    values: ``[num_tasks, S + 1]``, each task's score.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    ci95: np.ndarray
+    median: np.ndarray
+    num_tasks: int
+    num_diverged: int
+    values: np.ndarray
+
+
+def evaluate(
+    learner: Learner,
+    meta_params: Params,
+    sampler: Sampler,
+    key: Array,
+    *,
+    num_tasks: int,
+    num_steps: int | None = None,
+    metric: LossFn | None = None,
+    task_chunk: int | None = None,
+) -> Report:
+    """Adapt to `num_tasks` tasks and report the query score before and after each inner step.
+
+    The number of inner steps may differ from training; for another step size or inner optimizer
+    pass a learner built with it: parameters do not care which learner trained them.
+
+    Args:
+      learner: what adapts.
+      meta_params: where it adapts from.
+      sampler: draws one test task.
+      key: the same key gives the same tasks, for every learner.
+      num_tasks: how many test tasks.
+      num_steps: inner steps ``S``; None takes the learner's own.
+      metric: ``(outputs, targets) -> scalar`` on the query set; None takes the learner's loss.
+      task_chunk: adapt to this many tasks at a time, which bounds memory.
+    """
+    checks.at_least("num_tasks", num_tasks, 1)
+    chunk = checks.at_least("task_chunk", task_chunk or num_tasks, 1)
+    scores, losses = _query_curves(
+        learner, sampler, num_tasks, num_steps, metric, chunk, meta_params, key
+    )
+    return summarise(np.asarray(scores), np.asarray(losses))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
+def _query_curves(learner, sampler, num_tasks, num_steps, metric, chunk, meta_params, key):
+    task_key, adapt_key = jax.random.split(key)
+    tasks = sample_tasks(sampler, meta_params, task_key, num_tasks)
+
+    def one_task(data):
+        return query_curve(learner, meta_params, *data, num_steps=num_steps, metric=metric)
+
+    keys = jax.random.split(adapt_key, num_tasks)
+    return jax.lax.map(one_task, (tasks, keys), batch_size=min(chunk, num_tasks))
+
+
+def query_curve(
+    learner: Learner,
+    meta_params: Params,
+    task: Task,
+    key: Array,
+    *,
+    num_steps: int | None = None,
+    metric: LossFn | None = None,
+) -> tuple[Array, Array]:
+    """One task's query score and query loss, ``[S + 1]`` each; pure, to be mapped or swept over."""
+
+    def observe(params, step):
+        loss = learner.loss(params, task.query, None, step)
+        if metric is None:
+            return loss, loss
+        outputs = learner.predict(params, task.query.inputs, step=step)
+        score = metric(outputs, task.query.targets)
+        return checks.scalar("metric", score, "Average over the query examples."), loss
+
+    return learner.adapt(
+        meta_params, task.support, key, num_steps=num_steps, observe=observe
+    ).observed
+
+
+def summarise(scores: np.ndarray, losses: np.ndarray) -> Report:
+    """Statistics over tasks of scores ``[num_tasks, S + 1]``, and the count of diverged tasks."""
+    scores, losses = np.asarray(scores, np.float64), np.asarray(losses, np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        before = np.maximum(losses[:, 0], losses[:, 0].mean())
+        finite = np.isfinite(losses).all(axis=1)
+        diverged = ~finite | (losses[:, -1] > DIVERGENCE * before)
+        std = scores.std(axis=0)
+        return Report(
+            mean=scores.mean(axis=0),
+            std=std,
+            ci95=1.96 * std / np.sqrt(len(scores)),
+            median=np.median(scores, axis=0),
+            num_tasks=len(scores),
+            num_diverged=int(diverged.sum()),
+            values=scores,
+        )

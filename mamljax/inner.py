@@ -1,0 +1,108 @@
+"""The inner loop: adapt the meta-parameters to one task (MAML, algorithm 1, lines 5 to 7)."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mamljax import checks
+from mamljax.types import (
+    AdaptFn,
+    Adapted,
+    InnerState,
+    Partition,
+    PerStep,
+    TaskLossFn,
+    UpdateFn,
+)
+
+
+def inner_update(
+    loss_fn: TaskLossFn,
+    partition: Partition,
+    tx: optax.GradientTransformation,
+    *,
+    first_order: bool = False,
+) -> UpdateFn:
+    r"""One inner step: ``theta' = theta - alpha * grad L(theta)`` (MAML, equation 1).
+
+    Args:
+      loss_fn: the task's loss of parameters on a batch.
+      partition: which parameters the step changes.
+      tx: the inner optimizer; `optax.sgd(alpha)` for plain MAML. It is called with the extra
+        arguments ``shared`` (the parameters that do not adapt) and ``step`` (the inner step).
+      first_order: treat the gradient as a constant when differentiating through the step
+        (first-order MAML, section 5.2).
+    """
+    tx = optax.with_extra_args_support(tx)
+
+    def update(state, shared, support, key):
+        def support_loss(adapting):
+            return loss_fn(partition.merge(adapting, shared), support, key, state.step)
+
+        loss, grads = jax.value_and_grad(support_loss)(state.adapting)
+        if first_order:
+            grads = jax.lax.stop_gradient(grads)
+        updates, opt_state = tx.update(
+            grads, state.opt_state, state.adapting, shared=shared, step=state.step
+        )
+        adapting = optax.apply_updates(state.adapting, updates)
+        return InnerState(adapting, opt_state, state.step + 1), loss
+
+    return update
+
+
+def unroll(
+    update: UpdateFn,
+    partition: Partition,
+    tx: optax.GradientTransformation,
+    num_steps: int,
+    *,
+    remat: bool = False,
+    scan_unroll: int = 1,
+) -> AdaptFn:
+    """Repeat an inner step `num_steps` times; differentiable from end to end.
+
+    Args:
+      update: the inner step.
+      partition: the partition it was built with.
+      tx: the inner optimizer it was built with (for its initial state).
+      num_steps: inner steps per adaptation, 0 or more; a call may ask for another number.
+      remat: recompute each step in the backward pass instead of storing it: memory no longer grows
+        with what one step stores, at the price of one more forward pass.
+      scan_unroll: inner steps per iteration of the compiled loop; unrolled steps compile more
+        slowly and may run faster.
+
+    Raises:
+      ValueError: for a negative number of steps, or a `PerStep` support of another length.
+    """
+    default_steps = checks.at_least("num_steps", num_steps, 0)
+    checks.at_least("scan_unroll", scan_unroll, 1)
+    # Inside a rolled loop no common subexpression can undo the recomputation, so XLA may be free.
+    body = jax.checkpoint(update, prevent_cse=scan_unroll > 1) if remat else update
+
+    def adapt(meta_params, support, key, *, num_steps=None, observe=None):
+        steps = checks.at_least("num_steps", default_steps if num_steps is None else num_steps, 0)
+        fresh = support.data if isinstance(support, PerStep) else None
+        if fresh is not None and (found := checks.leading_axis("support", fresh)) != steps:
+            raise ValueError(
+                f"a PerStep support set must hold one batch per inner step: num_steps={steps}, "
+                f"but its leading axis has length {found}."
+            )
+        adapting, shared = partition.split(meta_params)
+        start = InnerState(adapting, tx.init(adapting), jnp.zeros((), jnp.int32))
+
+        def seen(state):
+            return observe and observe(partition.merge(state.adapting, shared), state.step)
+
+        def step(state, batch):
+            data = support if fresh is None else batch
+            state, loss = body(state, shared, data, jax.random.fold_in(key, state.step))
+            return state, (loss, seen(state))
+
+        end, (losses, after) = jax.lax.scan(step, start, fresh, steps, unroll=scan_unroll)
+        observed = observe and jax.tree.map(
+            lambda first, rest: jnp.concatenate([first[None], rest]), seen(start), after
+        )
+        return Adapted(partition.merge(end.adapting, shared), losses, observed)
+
+    return adapt

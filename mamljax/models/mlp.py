@@ -1,0 +1,92 @@
+"""The fully connected network."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from mamljax import checks
+from mamljax.models.adapters import from_linen
+from mamljax.types import Model
+
+ACTIVATIONS: dict[str, Callable] = {
+    "relu": jax.nn.relu,
+    "tanh": jax.numpy.tanh,
+    "gelu": jax.nn.gelu,
+}
+NORMS = ("none", "batch", "layer")
+
+
+class MLP(nn.Module):
+    """Dense layers with an optional norm and an activation after each but the last.
+
+    Attributes:
+      features: the width of each layer, the last being the outputs.
+      kernel_init: the initializer of the weights; biases start at 0.
+      norm: ``none``, ``batch`` (statistics of the current batch, see `adapters`) or ``layer``.
+      activation: one of `ACTIVATIONS`.
+    """
+
+    features: Sequence[int]
+    kernel_init: Callable[..., Any]
+    norm: str = "none"
+    activation: str = "relu"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """``[K, D] -> [K, features[-1]]``."""
+        for width in self.features[:-1]:
+            x = nn.Dense(width, kernel_init=self.kernel_init)(x)
+            if self.norm == "batch":
+                x = nn.BatchNorm(use_running_average=False, epsilon=1e-3)(x)
+            elif self.norm == "layer":
+                x = nn.LayerNorm()(x)
+            x = ACTIVATIONS[self.activation](x)
+        return nn.Dense(self.features[-1], kernel_init=self.kernel_init)(x)
+
+
+def mlp(
+    features: Sequence[int],
+    *,
+    init: str | Callable[..., Any] = "xavier_uniform",
+    init_std: float = 0.01,
+    norm: str = "none",
+    activation: str = "relu",
+) -> Model:
+    """A fully connected network, ``[K, D] -> [K, features[-1]]``.
+
+    Args:
+      features: the width of each layer, the last being the outputs.
+      init: ``xavier_uniform``, ``he_normal``, ``truncated_normal`` (of standard deviation
+        `init_std`, cut at two), or any ``(key, shape, dtype) -> array``.
+      init_std: the standard deviation of ``truncated_normal``.
+      norm: ``none``, ``batch`` (current-batch statistics) or ``layer``.
+      activation: ``relu``, ``tanh`` or ``gelu``.
+
+    Raises:
+      ValueError: for an empty or non-positive width, or an unknown name.
+    """
+    if not features:
+        raise ValueError("features must name at least the output width; got an empty sequence.")
+    widths = tuple(checks.at_least("features", width, 1) for width in features)
+    inits: dict[str, Callable[..., Any]] = {
+        "xavier_uniform": nn.initializers.xavier_uniform(),
+        "he_normal": nn.initializers.he_normal(),
+        "truncated_normal": _truncated_normal(init_std),
+    }
+    if isinstance(init, str):
+        checks.one_of("init", init, inits)
+        init = inits[init]
+    checks.one_of("norm", norm, NORMS)
+    checks.one_of("activation", activation, ACTIVATIONS)
+    return from_linen(MLP(widths, init, norm, activation))
+
+
+def _truncated_normal(std: float) -> Callable[..., Any]:
+    """A normal distribution redrawn outside two `std`, as TensorFlow's truncated_normal is."""
+
+    def initializer(key, shape, dtype=jax.numpy.float32):
+        return std * jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype)
+
+    return initializer

@@ -1,0 +1,73 @@
+"""What meta-learning minimises: the query loss of adapted parameters, one task at a time."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mamljax import checks
+from mamljax.types import AdaptFn, LossFn, Model, ObjectiveFn, TaskLossFn
+
+
+def task_loss(model: Model, loss_fn: LossFn) -> TaskLossFn:
+    """Compose a model and a loss of ``(outputs, targets)`` into the loss of parameters on a batch.
+
+    Raises:
+      ValueError: while tracing, if the loss is not a floating-point scalar.
+    """
+    checks.is_function("loss_fn", loss_fn, "(outputs, targets) -> scalar")
+
+    def loss(params, batch, key, step):
+        outputs = model.apply(params, batch.inputs, key=key, step=step)
+        return checks.scalar(
+            "loss_fn", loss_fn(outputs, batch.targets), "Average the loss over the examples."
+        )
+
+    return loss
+
+
+def query_loss(adapt: AdaptFn, loss_fn: TaskLossFn) -> ObjectiveFn:
+    """The query loss after the last inner step (MAML, equation 2)."""
+
+    def objective(meta_params, task, key):
+        support_key, query_key = jax.random.split(key)
+        adapted = adapt(meta_params, task.support, support_key)
+        return loss_fn(adapted.params, task.query, query_key, adapted.support_losses.shape[0])
+
+    return objective
+
+
+def multi_step_loss(adapt: AdaptFn, loss_fn: TaskLossFn, weights: Any) -> ObjectiveFn:
+    """A weighted sum of the query losses after each inner step.
+
+    Antoniou et al. 2019, *How to train your MAML*, equation 4.
+
+    Args:
+      adapt: adaptation in ``S`` inner steps.
+      loss_fn: the loss of parameters on a batch.
+      weights: ``[S]``, one weight per inner step; all on the last step gives `query_loss`.
+
+    Raises:
+      ValueError: unless `weights` is a vector with one entry per inner step.
+    """
+    if np.ndim(weights) != 1:
+        raise ValueError(
+            f"weights must have shape [S], one weight per inner step; got {np.shape(weights)}."
+        )
+
+    def objective(meta_params, task, key):
+        support_key, query_key = jax.random.split(key)
+
+        def observe(params, step):
+            return loss_fn(params, task.query, query_key, step)
+
+        losses = adapt(meta_params, task.support, support_key, observe=observe).observed[1:]
+        if losses.shape != np.shape(weights):
+            raise ValueError(
+                f"weights must have one entry per inner step: {losses.shape[0]} steps, but weights "
+                f"of shape {np.shape(weights)}."
+            )
+        return jnp.dot(jnp.asarray(weights, losses.dtype), losses)
+
+    return objective

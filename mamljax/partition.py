@@ -1,0 +1,67 @@
+"""Which part of the meta-parameters adapts in the inner loop."""
+
+import re
+from collections.abc import Callable
+
+import jax
+
+from mamljax.types import Params, Partition, PyTree
+
+
+def all_parameters() -> Partition:
+    """Every parameter adapts, as in MAML (Finn et al. 2017)."""
+    return Partition(
+        split=lambda meta_params: (meta_params, ()), merge=lambda adapting, _: adapting
+    )
+
+
+def by_path(select: str | Callable[[str], bool]) -> Partition:
+    """Only the parameters whose path is selected adapt; the others are shared by all tasks.
+
+    A path joins the keys down to a leaf with slashes, such as ``"Dense_2/kernel"``.
+
+    Args:
+      select: a regular expression searched in the path, or a predicate of the path.
+
+    Raises:
+      ValueError: when no path, or a malformed expression, is selected; the paths are listed.
+
+    >>> by_path("head").split({"body": 1.0, "head": 2.0})
+    ({'body': None, 'head': 2.0}, {'body': 1.0, 'head': None})
+    """
+    selected = _searching(select) if isinstance(select, str) else select
+
+    def split(meta_params: Params) -> tuple[PyTree, PyTree]:
+        mask = jax.tree_util.tree_map_with_path(
+            lambda path, _: bool(selected(_path_name(path))), meta_params
+        )
+        if not any(jax.tree.leaves(mask)):
+            paths = [_path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(meta_params)]
+            raise ValueError(
+                f"by_path: select={select!r} selects none of the parameters {paths}, so nothing "
+                "would adapt; select at least one of them."
+            )
+        adapting = jax.tree.map(lambda keep, leaf: leaf if keep else None, mask, meta_params)
+        shared = jax.tree.map(lambda keep, leaf: None if keep else leaf, mask, meta_params)
+        return adapting, shared
+
+    def merge(adapting: PyTree, shared: PyTree) -> Params:
+        return jax.tree.map(
+            lambda a, b: b if a is None else a, adapting, shared, is_leaf=lambda x: x is None
+        )
+
+    return Partition(split, merge)
+
+
+def _searching(pattern: str) -> Callable[[str], bool]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"by_path: select={pattern!r} is not a regular expression: {error}."
+        ) from error
+    return lambda path: compiled.search(path) is not None
+
+
+def _path_name(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

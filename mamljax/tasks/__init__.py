@@ -1,0 +1,7 @@
+"""Where tasks come from: samplers ``(meta_params, key) -> Task``, pure and traceable."""
+
+from mamljax.tasks.arrays import from_arrays
+from mamljax.tasks.sampling import sample_tasks
+from mamljax.tasks.sinusoid import sinusoid
+
+__all__ = ["from_arrays", "sample_tasks", "sinusoid"]

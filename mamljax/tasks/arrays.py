@@ -1,0 +1,44 @@
+"""Tasks from a user's own arrays."""
+
+import jax
+import jax.numpy as jnp
+
+from mamljax import checks
+from mamljax.types import Batch, PyTree, Sampler, Task
+
+
+def from_arrays(inputs: PyTree, targets: PyTree, *, shots: int, queries: int) -> Sampler:
+    """A sampler over given tasks: pick one, then disjoint support and query examples of it.
+
+    Args:
+      inputs: arrays ``[number of tasks, examples per task, ...]`` (a pytree of them is fine).
+      targets: arrays with the same two leading axes.
+      shots: support examples ``K`` per task.
+      queries: query examples ``Q`` per task.
+
+    Raises:
+      ValueError: if the leading axes differ, or a task has fewer than K + Q examples.
+    """
+    checks.at_least("shots", shots, 1)
+    checks.at_least("queries", queries, 1)
+    data = jax.tree.map(jnp.asarray, Batch(inputs, targets))
+    num_tasks = checks.leading_axis("inputs and targets", data)
+    # The second axis, checked on the first task alone: all tasks of one array share it.
+    num_examples = checks.leading_axis(
+        "inputs and targets, of one task", jax.tree.map(lambda x: x[0], data)
+    )
+    if num_examples < shots + queries:
+        raise ValueError(
+            f"shots + queries = {shots + queries} examples are needed per task, but the arrays hold "
+            f"{num_examples}: lower shots or queries."
+        )
+
+    def sampler(meta_params, key):
+        del meta_params
+        task_key, example_key = jax.random.split(key)
+        index = jax.random.randint(task_key, (), 0, num_tasks)
+        order = jax.random.permutation(example_key, num_examples)
+        support, query = order[:shots], order[shots : shots + queries]
+        return Task(*(jax.tree.map(lambda x: x[index, rows], data) for rows in (support, query)))
+
+    return sampler

@@ -1,0 +1,153 @@
+"""Meta-training: sample tasks on the device, many meta-steps per call, hooks in between."""
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mamljax import checks
+from mamljax.tasks.sampling import sample_tasks
+from mamljax.types import Metrics, Sampler, StepFn, TrainState
+
+
+class Chunk(NamedTuple):
+    """What a hook sees after each call of the compiled loop.
+
+    state: the training state, on the device. The loop reuses its memory: copy what you keep.
+    metrics: host arrays with a leading axis, one entry per meta-iteration of the chunk.
+    num_steps: meta-iterations of the whole run.
+    meta_batch: tasks per meta-iteration.
+    seconds: the chunk's wall time, hooks excluded.
+    compile_seconds: what compiling took, once per run.
+    """
+
+    state: TrainState
+    metrics: Metrics
+    num_steps: int
+    meta_batch: int
+    seconds: float
+    compile_seconds: float
+
+    @property
+    def step(self) -> int:
+        """Meta-iterations done so far."""
+        return int(self.state.step)
+
+    @property
+    def iterations_per_second(self) -> float:
+        """Meta-iterations per second within this chunk."""
+        return len(self.metrics.loss) / self.seconds
+
+
+Hook = Callable[[Chunk], bool | None]
+"""Called after every chunk; returning True ends the run once all hooks have been called."""
+
+
+class NonFiniteError(FloatingPointError):
+    """A meta-loss, or the meta-parameters, became infinite or NaN."""
+
+
+def fit(
+    step_fn: StepFn,
+    state: TrainState,
+    sampler: Sampler,
+    key: jax.Array,
+    *,
+    num_steps: int,
+    meta_batch: int,
+    chunk: int = 100,
+    hooks: Sequence[Hook] = (),
+) -> TrainState:
+    """Meta-train until `num_steps` meta-iterations are done in all.
+
+    Iteration ``i`` draws from keys folded with ``i``, so a run that goes on from a saved state repeats
+    exactly what the undisturbed run would have done. One program is compiled per run.
+
+    Args:
+      step_fn: one meta-update, from `meta_step`.
+      state: where to begin; ``state.step`` iterations count as done.
+      sampler: draws one task, on the device.
+      key: the key of the whole run.
+      num_steps: meta-iterations in all.
+      meta_batch: tasks ``T`` per meta-iteration.
+      chunk: meta-iterations per call of the compiled loop, between two rounds of hooks.
+      hooks: called in order after every chunk, see `Hook`.
+
+    Raises:
+      NonFiniteError: when a loss or a parameter is no longer finite. No hook sees that chunk, so a
+        saved checkpoint is always a good one.
+    """
+    checks.at_least("num_steps", num_steps, 0)
+    checks.at_least("meta_batch", meta_batch, 1)
+    checks.at_least("chunk", chunk, 1)
+    done = int(state.step)
+    if done >= num_steps:
+        return state
+    state = jax.tree.map(jnp.copy, state)  # the compiled loop takes over its argument's memory
+    started = time.perf_counter()
+    run = _compile_loop(step_fn, sampler, meta_batch, chunk, state, key)
+    compile_seconds = time.perf_counter() - started
+    while done < num_steps:
+        length = min(chunk, num_steps - done)
+        started = time.perf_counter()
+        state, metrics, finite = run(state, key, length)
+        metrics = jax.tree.map(lambda x, n=length: np.asarray(x)[:n], metrics)
+        seconds = time.perf_counter() - started
+        _refuse_non_finite(metrics, bool(finite), done)
+        done += length
+        seen = Chunk(state, metrics, num_steps, meta_batch, seconds, compile_seconds)
+        if any([hook(seen) for hook in hooks]):
+            break
+    return state
+
+
+def _compile_loop(step_fn, sampler, meta_batch, chunk, state, key):
+    """Compile ``(state, key, length) -> (state, metrics [chunk], finite)`` for any length."""
+
+    def iteration(state, key):
+        task_key, step_key = jax.random.split(key)
+        tasks = sample_tasks(
+            sampler, state.meta_params, jax.random.fold_in(task_key, state.step), meta_batch
+        )
+        return step_fn(state, tasks, jax.random.fold_in(step_key, state.step))
+
+    def run(state, key, length):
+        def body(i, carry):
+            state, history = carry
+            state, metrics = iteration(state, key)
+            return state, jax.tree.map(lambda past, now: past.at[i].set(now), history, metrics)
+
+        shapes = jax.eval_shape(iteration, state, key)[1]
+        history = jax.tree.map(lambda x: jnp.zeros((chunk, *x.shape), x.dtype), shapes)
+        # A loop of variable length: the last, shorter chunk runs the same program.
+        state, history = jax.lax.fori_loop(0, length, body, (state, history))
+        finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.meta_params)]
+        return state, history, functools.reduce(jnp.logical_and, finite, jnp.array(True))
+
+    return jax.jit(run, donate_argnums=0).lower(state, key, chunk).compile()
+
+
+def _refuse_non_finite(metrics: Metrics, params_finite: bool, first: int) -> None:
+    """Raise for the first non-finite meta-iteration of a chunk that began at iteration `first`."""
+    bad = ~(np.isfinite(metrics.loss) & np.isfinite(metrics.grad_norm))
+    if params_finite and np.all(np.isfinite(metrics.loss)):
+        return
+    index = int(np.argmax(bad)) if bad.any() else len(bad) - 1
+    losses = metrics.task_losses[index]
+    tasks = np.flatnonzero(~np.isfinite(losses))
+    if len(tasks):
+        shown = ", ".join(map(str, tasks[:10])) + (", ..." if len(tasks) > 10 else "")
+        what = f"the query loss of {len(tasks)} of {len(losses)} tasks is not finite (task {shown})"
+    else:
+        what = "every query loss is finite, but the meta-gradient or the meta-parameters are not"
+    raise NonFiniteError(
+        f"meta-iteration {first + index + 1}: {what}; meta-loss {metrics.loss[index]}, norm of the "
+        f"meta-gradient {metrics.grad_norm[index]}. Try a smaller inner step size or fewer inner "
+        "steps, clip the meta-gradient (optax.clip), a smaller outer learning rate, or, with an "
+        "adaptive inner optimizer, a larger eps_root (mamljax.inner_optim.adam). Nothing was saved "
+        "from this chunk: the last checkpoint before it is good."
+    )

@@ -1,0 +1,202 @@
+"""The words of the library: data, pure-function contracts and the tuples that carry them.
+
+Axis letters used in every docstring: ``T`` tasks, ``K`` shots, ``Q`` queries, ``S`` inner steps.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+Array = jax.Array
+PyTree = Any
+Params = PyTree
+"""Any pytree of floating-point arrays."""
+
+
+class Batch(NamedTuple):
+    """Examples of one task. Both fields are pytrees whose leaves share their leading axis."""
+
+    inputs: PyTree
+    targets: PyTree
+
+
+class PerStep(NamedTuple):
+    """A support set with fresh data for every inner step: leaves have a leading axis ``S``.
+
+    Reinforcement learning needs it (each inner step sees trajectories of the policy it improves);
+    supervised tasks may use it to draw a new minibatch per step. `unroll` feeds ``data[s]`` to
+    inner step ``s``.
+    """
+
+    data: PyTree
+
+
+class Task(NamedTuple):
+    """One task: adapt on `support`, score on `query`.
+
+    `support` is a `Batch` used in every inner step, or a `PerStep` of batches.
+    """
+
+    support: Batch | PerStep
+    query: Batch
+
+
+class Adapted(NamedTuple):
+    """What adaptation returns.
+
+    params: the adapted parameters of the task, with the structure of the model's parameters.
+    support_losses: ``[S]``, the support loss *before* each inner step.
+    observed: what `observe` returned, with a leading axis ``S + 1`` (before the first step, after
+      each step), or None where nothing observed.
+    """
+
+    params: Params
+    support_losses: Array
+    observed: PyTree
+
+
+class Metrics(NamedTuple):
+    """Of one meta-step: the mean meta-loss, every task's own loss ``[T]``, the gradient's norm."""
+
+    loss: Array
+    task_losses: Array
+    grad_norm: Array
+
+
+class TrainState(NamedTuple):
+    """Everything a run needs to go on: with the run's key, `step` gives every later draw."""
+
+    step: Array
+    meta_params: Params
+    opt_state: PyTree
+
+
+class Partition(NamedTuple):
+    """Which part of the meta-parameters adapts in the inner loop.
+
+    split: ``meta_params -> (adapting, shared)``.
+    merge: ``(adapting, shared) -> params``, the parameters that the model's `apply` takes.
+    """
+
+    split: Callable[[Params], tuple[PyTree, PyTree]]
+    merge: Callable[[PyTree, PyTree], Params]
+
+
+class InnerState(NamedTuple):
+    """Carried from one inner step to the next."""
+
+    adapting: PyTree
+    opt_state: PyTree
+    step: Array
+
+
+class ApplyFn(Protocol):
+    """A model's forward pass on a batch of inputs.
+
+    `key` drives stochastic layers (None: deterministic); `step` is the inner step, for models with
+    per-step parameters.
+    """
+
+    def __call__(
+        self, params: Params, inputs: PyTree, *, key: Array | None = None, step: Any = 0
+    ) -> PyTree: ...
+
+
+class LossFn(Protocol):
+    """``(outputs, targets) -> scalar``: what a user writes. Must average over the examples."""
+
+    def __call__(self, outputs: Any, targets: Any, /) -> Array: ...
+
+
+class TaskLossFn(Protocol):
+    """``(params, batch, key, step) -> scalar``: a model's loss on one task's data."""
+
+    def __call__(self, params: Params, batch: Batch, key: Array | None, step: Any, /) -> Array: ...
+
+
+class UpdateFn(Protocol):
+    """One inner step on one task; returns the new state and the support loss before the step."""
+
+    def __call__(
+        self, state: InnerState, shared: PyTree, support: Batch, key: Array, /
+    ) -> tuple[InnerState, Array]: ...
+
+
+class AdaptFn(Protocol):
+    """From meta-parameters to one task's adapted parameters.
+
+    num_steps: inner steps; None takes the number the function was built with.
+    observe: ``(params, step) -> pytree``, called before the first inner step and after each one.
+    """
+
+    def __call__(
+        self,
+        meta_params: Params,
+        support: Batch | PerStep,
+        key: Array,
+        *,
+        num_steps: int | None = None,
+        observe: Callable[[Params, Any], PyTree] | None = None,
+    ) -> Adapted: ...
+
+
+class ObjectiveFn(Protocol):
+    """``(meta_params, task, key) -> scalar``: the meta-loss of one task."""
+
+    def __call__(self, meta_params: Params, task: Task, key: Array, /) -> Array: ...
+
+
+class MetaGradientFn(Protocol):
+    """``(meta_params, tasks, key) -> (gradient, Metrics)``; leaves of `tasks` lead with ``T``."""
+
+    def __call__(
+        self, meta_params: Params, tasks: Task, key: Array, /
+    ) -> tuple[Params, Metrics]: ...
+
+
+class StepFn(Protocol):
+    """``(state, tasks, key) -> (state, Metrics)``: one meta-update."""
+
+    def __call__(
+        self, state: TrainState, tasks: Task, key: Array, /
+    ) -> tuple[TrainState, Metrics]: ...
+
+
+class Sampler(Protocol):
+    """``(meta_params, key) -> Task``: draws one task, pure and traceable.
+
+    Supervised samplers ignore the meta-parameters; reinforcement learning rolls out their policy.
+    """
+
+    def __call__(self, meta_params: Params, key: Array, /) -> Task: ...
+
+
+class Model(NamedTuple):
+    """A network as two pure functions.
+
+    init: ``(key, inputs) -> params``, with one example batch of inputs.
+    apply: ``(params, inputs, *, key=None, step=0) -> outputs``.
+    """
+
+    init: Callable[[Array, PyTree], Params]
+    apply: ApplyFn
+
+
+class Learner(NamedTuple):
+    """A meta-learning method: what every algorithm and every baseline returns.
+
+    init: ``(key, inputs) -> meta_params``.
+    adapt: meta-parameters and a support set to adapted parameters.
+    predict: the model's forward pass with adapted parameters.
+    loss: the loss of parameters on one batch.
+    objective: the meta-loss of one task.
+    meta_gradient: the gradient of the mean meta-loss over a batch of tasks.
+    """
+
+    init: Callable[[Array, PyTree], Params]
+    adapt: AdaptFn
+    predict: ApplyFn
+    loss: TaskLossFn
+    objective: ObjectiveFn
+    meta_gradient: MetaGradientFn
