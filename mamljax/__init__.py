@@ -21,7 +21,6 @@ from mamljax.train import fit
 from mamljax.types import Batch, Learner, Model, PerStep, Task, TrainState
 from mamljax.version import __version__
 
-
 __all__ = [
     "Batch",
     "Learner",

@@ -6,8 +6,8 @@ import optax
 
 from mamljax import checks
 from mamljax.types import (
-    AdaptFn,
     Adapted,
+    AdaptFn,
     InnerState,
     Partition,
     PerStep,

@@ -14,8 +14,8 @@ def adam(
 ) -> optax.GradientTransformation:
     """Adam that can be differentiated through.
 
-    `optax.adam` defaults to ``eps_root=0``: the derivative of ``sqrt(nu)`` is infinite at ``nu = 0``,
-    and one dead ReLU turns the whole meta-gradient into NaN. A positive `eps_root` bounds it.
+    `optax.adam` defaults to ``eps_root=0``, and the derivative of ``sqrt(nu)`` is infinite at
+    ``nu = 0``: one dead ReLU turns the meta-gradient into NaN. A positive `eps_root` bounds it.
 
     Raises:
       ValueError: if `eps_root` is not positive.

@@ -1,6 +1,7 @@
 """Tasks over devices: each device adapts to its own share of the meta-batch."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ from jax.sharding import AxisType, Mesh
 TASK_AXIS = "task"
 
 
-def task_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def task_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A one-dimensional mesh over which `backprop` splits the tasks (default: all devices)."""
     found = np.asarray(jax.devices() if devices is None else devices)
     return Mesh(found, (TASK_AXIS,), axis_types=(AxisType.Auto,))

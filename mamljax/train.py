@@ -64,8 +64,8 @@ def fit(
 ) -> TrainState:
     """Meta-train until `num_steps` meta-iterations are done in all.
 
-    Iteration ``i`` draws from keys folded with ``i``, so a run that goes on from a saved state repeats
-    exactly what the undisturbed run would have done. One program is compiled per run.
+    Iteration ``i`` draws from keys folded with ``i``, so a run that goes on from a saved state
+    repeats exactly what the undisturbed run would have done. One program is compiled per run.
 
     Args:
       step_fn: one meta-update, from `meta_step`.
@@ -100,7 +100,8 @@ def fit(
         _refuse_non_finite(metrics, bool(finite), done)
         done += length
         seen = Chunk(state, metrics, num_steps, meta_batch, seconds, compile_seconds)
-        if any([hook(seen) for hook in hooks]):
+        wishes_to_stop = [hook(seen) for hook in hooks]  # every hook is called
+        if any(wishes_to_stop):
             break
     return state
 

@@ -119,7 +119,7 @@ class UpdateFn(Protocol):
     """One inner step on one task; returns the new state and the support loss before the step."""
 
     def __call__(
-        self, state: InnerState, shared: PyTree, support: Batch, key: Array, /
+        self, state: InnerState, shared: PyTree, support: PyTree, key: Array, /
     ) -> tuple[InnerState, Array]: ...
 
 

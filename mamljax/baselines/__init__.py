@@ -1,0 +1,1 @@
+"""The methods that meta-learning is compared with, behind the same `Learner`."""

@@ -2,9 +2,9 @@
 
 Batch statistics. A module with batch normalisation runs in *current-batch mode*: statistics are
 those of the batch at hand, in training and at test, support and query separately, as in MAML
-(transductive over the query batch). Running averages are never read and never kept. In Linen build
-`BatchNorm` with ``use_running_average=False`` (or pass ``train=True`` on to your module); in NNX the
-adapter sets it.
+(transductive over the query batch). Running averages are never read and never kept. In Linen
+build `BatchNorm` with ``use_running_average=False`` (or pass ``train=True`` on to your module); in
+NNX the adapter sets it.
 
 Stochastic layers. Where a `key` is given they draw from it; without one a module whose call takes
 ``deterministic`` gets True, and NNX dropout is switched off.

@@ -29,8 +29,8 @@ def from_arrays(inputs: PyTree, targets: PyTree, *, shots: int, queries: int) ->
     )
     if num_examples < shots + queries:
         raise ValueError(
-            f"shots + queries = {shots + queries} examples are needed per task, but the arrays hold "
-            f"{num_examples}: lower shots or queries."
+            f"shots + queries = {shots + queries} examples are needed per task, but the arrays "
+            f"hold {num_examples}: lower shots or queries."
         )
 
     def sampler(meta_params, key):
@@ -38,7 +38,9 @@ def from_arrays(inputs: PyTree, targets: PyTree, *, shots: int, queries: int) ->
         task_key, example_key = jax.random.split(key)
         index = jax.random.randint(task_key, (), 0, num_tasks)
         order = jax.random.permutation(example_key, num_examples)
-        support, query = order[:shots], order[shots : shots + queries]
-        return Task(*(jax.tree.map(lambda x: x[index, rows], data) for rows in (support, query)))
+        return Task(
+            support=jax.tree.map(lambda x: x[index, order[:shots]], data),
+            query=jax.tree.map(lambda x: x[index, order[shots : shots + queries]], data),
+        )
 
     return sampler
