@@ -38,7 +38,7 @@ class Task(NamedTuple):
     `support` is a `Batch` used in every inner step, or a `PerStep` of batches.
     """
 
-    support: Batch | PerStep
+    support: Any
     query: Batch
 
 

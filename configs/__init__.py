@@ -1,0 +1,1 @@
+"""One config per experiment; variants by argument."""

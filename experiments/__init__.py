@@ -1,0 +1,1 @@
+"""The paper's experiments, each a command: flags, build, fit, evaluate, report."""

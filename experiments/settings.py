@@ -1,0 +1,115 @@
+"""From the command line to a checked config: wrong values are refused with a hint."""
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeAlias
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from mamljax.checkpoint import ConfigChangedError
+from mamljax.train import NonFiniteError
+
+Config: TypeAlias = Any
+"""A `ConfigDict`, whose fields no type checker can know."""
+
+
+def main(run: Callable[[Config, Path], object], default_config: str) -> None:
+    """Parse ``--config`` and ``--workdir``, then call ``run(config, workdir)``."""
+    try:
+        # ml_collections reads overrides while it defines the flag, so errors come from here too.
+        config_flags.DEFINE_config_file(
+            "config",
+            default_config,
+            "Config file, with a variant after a colon, such as configs/sinusoid.py:quick. Every "
+            "value in it can be overridden: --config.train.inner_lr=0.001",
+        )
+    except (AttributeError, KeyError) as error:
+        _refuse(_unknown_field(error))
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Where checkpoints, metrics, figures and the report go. The same command again goes on "
+        "from the last checkpoint.",
+        required=True,
+    )
+
+    for name in ("config", "workdir"):  # --help shows the flags of the program's own module
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+    program = sys.modules["__main__"]
+    program.__doc__ = f"{program.__doc__ or ''}\nConfig values and their defaults:\n{_listing()}"
+
+    def start(argv: Sequence[str]) -> None:
+        if len(argv) > 1:
+            _refuse(f"unexpected arguments {argv[1:]}; values are given as --flag=value.")
+        config = flags.FLAGS.config
+        try:
+            check_tuples(config)
+        except OSError as error:  # raised at the first use of a config whose file is not there
+            _refuse(str(error).splitlines()[-1].strip())
+        if config.cpu_threads:
+            # Read when jax makes its CPU client, which is at the first computation.
+            os.environ["NPROC"] = str(config.cpu_threads)
+        logging.set_verbosity(logging.WARNING)  # orbax tells of every file it writes
+        try:
+            run(config, Path(flags.FLAGS.workdir))
+        except (ConfigChangedError, NonFiniteError) as error:
+            raise SystemExit(f"error: {error}") from None
+
+    app.run(start, flags_parser=_parse)
+
+
+def check_variant(variant: str, allowed: Sequence[str]) -> None:
+    """Refuse an unknown variant of a config, with the nearest one as a hint."""
+    if variant not in allowed:
+        near = difflib.get_close_matches(variant, allowed, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown variant {variant!r}; there are {', '.join(allowed)}.{hint}")
+
+
+def check_tuples(config: ConfigDict) -> None:
+    """Refuse words in tuples of numbers, which ml_collections lets pass."""
+    for name, value in _leaves(config.to_dict(), "config"):
+        if isinstance(value, tuple) and not all(isinstance(x, (int, float)) for x in value):
+            _refuse(
+                f"--{name}={value!r}: a tuple of numbers is expected, such as --{name}='(1, 2)'."
+            )
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except (AttributeError, KeyError) as error:
+        _refuse(_unknown_field(error))
+    except (flags.Error, OSError, TypeError, ValueError) as error:
+        # An error inside a config file comes with its traceback; its last line says what is wrong.
+        _refuse(str(error).strip().splitlines()[-1].removeprefix("ValueError: "))
+
+
+def _unknown_field(error: BaseException) -> str:
+    """ml_collections' error of an unknown field: the field, and on a second line a suggestion."""
+    while error.args and isinstance(error.args[0], BaseException):
+        error = error.args[0]
+    name, _, hint = str(error.args[0]).partition("\n")
+    return f"the config has no value {name}. {hint}"
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"error: {message}\n--help lists the flags.", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _listing() -> str:
+    default = flags.FLAGS["config"].default
+    return "\n".join(f"    --{name}={value}" for name, value in _leaves(default.to_dict(), "config"))
+
+
+def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}.{key}")
+        else:
+            yield f"{prefix}.{key}", value

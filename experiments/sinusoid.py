@@ -1,0 +1,179 @@
+"""Few-shot sinusoid regression (Finn et al. 2017, section 5.1 and table 2).
+
+    python -m experiments.sinusoid --config=configs/sinusoid.py --workdir=runs/sinusoid
+
+Trains MAML and the baselines, evaluates them on the same test tasks, and writes report.json,
+report.md, metrics.jsonl, TensorBoard events, checkpoints/ and figures/ into the work directory.
+"""
+
+import functools
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from experiments import settings, sinusoid_averaging, sinusoid_figures
+from experiments.settings import Config
+from experiments.training import train
+from mamljax import evaluate, maml, models, report
+from mamljax.baselines import oracle, pretrain, tune_inner_lr
+from mamljax.losses import mean_squared_error
+from mamljax.tasks import sinusoid
+from mamljax.types import Learner, Params
+
+PAPER = {  # table 2, 5-shot MSE after 1, 5 and 10 steps
+    "multitask": (4.19, 3.85, 3.69),
+    "multitask_l2": (7.18, 5.69, 5.60),
+    "multitask_mean": (2.91, 2.72, 2.71),
+    "pretrain": (2.41, 2.23, 2.19),
+    "maml": (0.67, 0.38, 0.35),
+}
+
+
+class Method(NamedTuple):
+    """A trained method, ready to be tested: its learner for each number of shots."""
+
+    learners: dict[int, Learner]
+    meta_params: Params
+    sees_task: bool = False
+
+
+def run(config: Config, workdir: Path) -> dict[str, Any]:
+    """Run the experiment into `workdir`, or finish it there; returns the report."""
+    started = time.perf_counter()
+    workdir.mkdir(parents=True, exist_ok=True)
+    names: list[str] = ["train", "tune", "test", "averaging"]
+    keys = {
+        name: jax.random.fold_in(jax.random.key(config.seed), i) for i, name in enumerate(names)
+    }
+    methods, train_info = trained_methods(config, workdir, keys)
+    details: dict[str, Any] = {"inner_lr": {}, "train": train_info}
+    if config.averaging.enabled:
+        averaged, details["averaging"] = sinusoid_averaging.train_all(
+            build_model(config), functools.partial(task_sampler, config), config, keys["averaging"]
+        )
+        methods.update({name: Method({}, params) for name, params in averaged.items()})
+    for name, method in methods.items():
+        if not method.learners:
+            methods[name], details["inner_lr"][name] = tuned(config, method, keys["tune"])
+
+    results = [
+        report.result(
+            name,
+            f"{shots}-shot",
+            "mse",
+            evaluate(
+                method.learners[shots],
+                method.meta_params,
+                task_sampler(config, shots, reveal=method.sees_task),
+                keys["test"],
+                num_tasks=config.evaluate.num_tasks,
+                num_steps=config.evaluate.num_inner_steps,
+            ),
+            paper=_paper(name, shots),
+        )
+        for name, method in methods.items()
+        for shots in config.evaluate.shots
+    ]
+    sinusoid_figures.draw(workdir / "figures", config, methods, results)
+    summary = {
+        **report.provenance("sinusoid", config.to_dict()),
+        "wall_seconds": time.perf_counter() - started,
+        "train": train_info[config.train.method],
+        "results": results,
+        "details": details,
+    }
+    report.write(workdir, summary)
+    report.show(summary)
+    print(f"Report and figures: {workdir}")
+    return summary
+
+
+def build_model(config: Config):
+    """The paper's network: 1-40-40-1, ReLU, small truncated-normal weights."""
+    return models.mlp(
+        (*config.model.hidden, 1), init="truncated_normal", init_std=config.model.init_std
+    )
+
+
+def task_sampler(config: Config, shots: int, queries: int | None = None, **options: Any):
+    """The sinusoid tasks of the config; test tasks unless `queries` says otherwise."""
+    ranges = {key: tuple(value) for key, value in config.task.items()}
+    return sinusoid(shots, queries or config.evaluate.queries, **ranges, **options)
+
+
+def trained_methods(config: Config, workdir: Path, keys: dict[str, jax.Array]):
+    """Train the meta-learned method, pretraining (not yet tuned) and the oracle."""
+    model, loss = build_model(config), mean_squared_error
+    first_order = config.train.method == "fomaml"
+    build = functools.partial(maml, model, loss, first_order=first_order)
+    meta_learner = build(inner_lr=config.train.inner_lr, num_steps=config.train.num_inner_steps)
+    learners = {
+        config.train.method: meta_learner,
+        "pretrain": pretrain(model, loss, inner_lr=0.0),
+        "oracle": oracle(model, loss),
+    }
+    runs = {}
+    for name, learner in learners.items():
+        sampler = task_sampler(
+            config, config.train.shots, config.train.queries, reveal=name == "oracle"
+        )
+        runs[name] = train(
+            name,
+            learner,
+            sampler,
+            optax.adam(config.train.meta_lr),
+            keys["train"],
+            num_iterations=config.train.num_iterations,
+            meta_batch=config.train.meta_batch,
+            log=config.log,
+            workdir=workdir,
+            depends_on={key: config[key] for key in ("seed", "model", "task", "train")},
+        )
+    shots = config.evaluate.shots
+    test_learner = build(inner_lr=config.evaluate.inner_lr)
+    trained = {name: run.meta_params for name, run in runs.items()}
+    meta = config.train.method
+    methods = {
+        meta: Method(dict.fromkeys(shots, test_learner), trained[meta]),
+        "pretrain": Method({}, trained["pretrain"]),
+        "oracle": Method(dict.fromkeys(shots, learners["oracle"]), trained["oracle"], True),
+    }
+    return methods, {name: run.train for name, run in runs.items()}
+
+
+def tuned(config: Config, method: Method, key: jax.Array) -> tuple[Method, dict[str, Any]]:
+    """Fine-tuning learners with the best step size for each number of shots."""
+    build = functools.partial(_fine_tuner, build_model(config))
+    best = {
+        shots: tune_inner_lr(
+            build,
+            method.meta_params,
+            task_sampler(config, shots),
+            key,
+            candidates=config.tune.candidates,
+            num_tasks=config.tune.num_tasks,
+            num_steps=config.evaluate.num_inner_steps,
+        )
+        for shots in config.evaluate.shots
+    }
+    learners = {shots: build(choice.inner_lr) for shots, choice in best.items()}
+    return method._replace(learners=learners), {
+        f"{shots}-shot": choice.inner_lr for shots, choice in best.items()
+    }
+
+
+def _fine_tuner(model, inner_lr):
+    return pretrain(model, mean_squared_error, inner_lr=inner_lr)
+
+
+def _paper(method: str, shots: int) -> dict[str, Any] | None:
+    if shots != 5 or method not in PAPER:
+        return None
+    return {"source": "table 2", "steps": [1, 5, 10], "mean": list(PAPER[method])}
+
+
+if __name__ == "__main__":
+    settings.main(run, "configs/sinusoid.py")

@@ -1,0 +1,91 @@
+"""One training run with everything around it: resume, progress, metrics, checkpoints."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from experiments.settings import Config
+from mamljax import metrics
+from mamljax.checkpoint import Checkpoints, checkpoint_hook
+from mamljax.meta import init_state, meta_step
+from mamljax.metrics import MetricLogger
+from mamljax.progress import training_progress
+from mamljax.train import Chunk, fit
+from mamljax.types import Learner, Params, Sampler
+
+
+class Run(NamedTuple):
+    """The trained meta-parameters, and the ``train`` entry of the report."""
+
+    meta_params: Params
+    train: dict[str, Any]
+
+
+def train(
+    name: str,
+    learner: Learner,
+    sampler: Sampler,
+    tx: optax.GradientTransformation,
+    key: jax.Array,
+    *,
+    num_iterations: int,
+    meta_batch: int,
+    log: Config,
+    workdir: Path,
+    depends_on: Mapping[str, Any],
+) -> Run:
+    """Meta-train `learner`, or go on where an earlier process stopped.
+
+    Args:
+      name: of the run, in logs and as the folder of its checkpoints.
+      learner: what is trained.
+      sampler: draws training tasks.
+      tx: the outer optimizer.
+      key: of the whole run: initial parameters and every draw.
+      num_iterations: meta-iterations in all.
+      meta_batch: tasks per meta-iteration.
+      log: ``chunk`` and ``checkpoint_every``, in meta-iterations.
+      workdir: of the experiment.
+      depends_on: the config values that the run depends on; a change refuses to resume.
+    """
+    init_key, fit_key = jax.random.split(key)
+    inputs = jax.eval_shape(sampler, None, key).query.inputs
+    example = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), inputs)
+    state = init_state(jax.jit(learner.init)(init_key, example), tx)
+    checkpoints = Checkpoints(workdir / "checkpoints" / name, config=depends_on)
+    state = checkpoints.restore(state) or state
+    done = int(state.step)
+    compile_seconds = []
+
+    def note_compile(chunk: Chunk) -> None:
+        compile_seconds[:] = [chunk.compile_seconds]
+
+    with (
+        MetricLogger(workdir, name, resume_step=done) as logger,
+        training_progress(name, num_iterations, done) as show,
+    ):
+        state = fit(
+            meta_step(learner.meta_gradient, tx),
+            state,
+            sampler,
+            fit_key,
+            num_steps=num_iterations,
+            meta_batch=meta_batch,
+            chunk=log.chunk,
+            hooks=[show, logger, checkpoint_hook(checkpoints, log.checkpoint_every), note_compile],
+        )
+    logged = [r for r in metrics.read(workdir / metrics.FILE) if r["run"] == name]
+    return Run(
+        state.meta_params,
+        {
+            "iterations": int(state.step),
+            "iterations_per_second": float(
+                np.median([r["iterations_per_second"] for r in logged] or [np.nan])
+            ),
+            "compile_seconds": compile_seconds[0] if compile_seconds else None,
+        },
+    )

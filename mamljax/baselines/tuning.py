@@ -1,0 +1,77 @@
+"""Step sizes of baselines, tuned on tasks of their own."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mamljax import checks
+from mamljax.evaluate import query_curve
+from mamljax.tasks.sampling import sample_tasks
+from mamljax.types import Learner, Params, Sampler
+
+
+class Tuned(NamedTuple):
+    """The best step size, and the mean query loss of every candidate."""
+
+    inner_lr: float
+    scores: dict[float, float]
+
+
+def tune_inner_lr(
+    make_learner: Callable[[Any], Learner],
+    meta_params: Params,
+    sampler: Sampler,
+    key: jax.Array,
+    *,
+    candidates: Sequence[float],
+    num_tasks: int,
+    num_steps: int,
+) -> Tuned:
+    """Choose the step size with the lowest query loss, averaged over inner steps 1 to `num_steps`.
+
+    All candidates adapt to the same tasks in one mapped program. Draw `key` for these tasks alone:
+    they must not be the ones that results are reported on.
+
+    Args:
+      make_learner: a learner with a given step size; called once, with a traced number.
+      meta_params: where adaptation starts.
+      sampler: draws one tuning task.
+      key: for the tuning tasks.
+      candidates: step sizes to compare.
+      num_tasks: tuning tasks.
+      num_steps: inner steps ``S``, 1 or more.
+
+    Raises:
+      ValueError: without candidates, or if every one of them diverges.
+    """
+    checks.at_least("num_steps", num_steps, 1)
+    if not candidates:
+        raise ValueError("candidates must hold at least one step size; got none.")
+    for candidate in candidates:
+        checks.step_size("candidates", candidate)
+
+    @jax.jit
+    def sweep(step_sizes, meta_params, key):
+        task_key, adapt_key = jax.random.split(key)
+        tasks = sample_tasks(sampler, meta_params, task_key, num_tasks)
+        keys = jax.random.split(adapt_key, num_tasks)
+
+        def mean_loss(inner_lr):
+            learner = make_learner(inner_lr)
+
+            def one_task(task, key):
+                return query_curve(learner, meta_params, task, key, num_steps=num_steps)[1]
+
+            return jnp.mean(jax.vmap(one_task)(tasks, keys)[:, 1:])
+
+        return jax.vmap(mean_loss)(step_sizes)
+
+    losses = np.asarray(sweep(jnp.array(candidates, jnp.float32), meta_params, key), np.float64)
+    scores = dict(zip(map(float, candidates), losses.tolist(), strict=True))
+    finite = {lr: loss for lr, loss in scores.items() if np.isfinite(loss)}
+    if not finite:
+        raise ValueError(f"candidates {list(scores)} all diverge; add smaller step sizes.")
+    return Tuned(min(finite, key=lambda lr: finite[lr]), scores)

@@ -1,0 +1,86 @@
+"""Training metrics as JSON lines and TensorBoard events."""
+
+import json
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from mamljax import files
+from mamljax.train import Chunk
+
+FILE = "metrics.jsonl"
+
+
+class MetricLogger:
+    """Appends to ``metrics.jsonl`` and to TensorBoard events in a work directory; a fit hook.
+
+    Each line is ``{"run", "step", "loss", "grad_norm", "iterations_per_second",
+    "tasks_per_second"}``, the means over one chunk. When a run resumes at a step, what an earlier
+    process logged beyond it is dropped first, so that no step appears twice.
+
+    Args:
+      workdir: where to write; several runs share one file.
+      run: the name of this run, such as ``maml``.
+      resume_step: the meta-iterations already done.
+    """
+
+    def __init__(self, workdir: Path, run: str, resume_step: int = 0) -> None:
+        from tensorboardX import SummaryWriter  # not needed to import the library
+
+        self.run = run
+        self.path = Path(workdir) / FILE
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [r for r in read(self.path) if r["run"] != run or r["step"] <= resume_step]
+        files.write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+        self._file = self.path.open("a", encoding="utf-8")
+        self._events = SummaryWriter(
+            str(self.path.parent / "tensorboard" / run), purge_step=resume_step + 1
+        )
+
+    def write(self, step: int, **values: float) -> None:
+        """Log named numbers at a step; a number that is not finite is written as null."""
+        finite = {key: float(v) if math.isfinite(v) else None for key, v in values.items()}
+        self._file.write(json.dumps({"run": self.run, "step": step, **finite}) + "\n")
+        self._file.flush()
+        for key, value in values.items():
+            self._events.add_scalar(key, value, step)
+
+    def __call__(self, chunk: Chunk) -> None:
+        """Log one chunk of training."""
+        self.write(
+            chunk.step,
+            loss=float(np.mean(chunk.metrics.loss)),
+            grad_norm=float(np.mean(chunk.metrics.grad_norm)),
+            iterations_per_second=chunk.iterations_per_second,
+            tasks_per_second=chunk.iterations_per_second * chunk.meta_batch,
+        )
+
+    def __enter__(self) -> "MetricLogger":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        self._events.close()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics file; lines that a kill or damage made unreadable are left out."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and {"run", "step"} <= record.keys():
+            records.append(record)
+    return records

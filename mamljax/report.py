@@ -1,0 +1,164 @@
+"""The report of an experiment: ``report.json`` and ``report.md``, one form for all of them."""
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from mamljax import files
+from mamljax.evaluate import Report
+from mamljax.version import __version__
+
+SHOWN_STEPS = (0, 1, 5, 10)
+"""The inner steps that tables show, as far as they were evaluated."""
+
+
+def result(
+    method: str,
+    setting: str,
+    metric: str,
+    scores: Report,
+    paper: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """One row of results.
+
+    Args:
+      method: such as ``maml``.
+      setting: such as ``5-shot``.
+      metric: what the numbers are, such as ``mse``.
+      scores: from `evaluate`.
+      paper: published numbers, ``{"steps": [...], "mean": [...]}`` and perhaps ``"ci95"``.
+    """
+    return {
+        "method": method,
+        "setting": setting,
+        "metric": metric,
+        "steps": list(range(len(scores.mean))),
+        "mean": scores.mean.tolist(),
+        "ci95": scores.ci95.tolist(),
+        "std": scores.std.tolist(),
+        "median": scores.median.tolist(),
+        "num_tasks": scores.num_tasks,
+        "num_diverged": scores.num_diverged,
+        "paper": paper,
+    }
+
+
+def provenance(experiment: str, config: dict[str, Any]) -> dict[str, Any]:
+    """What a number needs to be trusted: command, config, seed, versions, device."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+    return {
+        "experiment": experiment,
+        "command": _command(),
+        "config": config,
+        "seed": config.get("seed"),
+        "versions": {
+            "python": platform.python_version(),
+            "mamljax": __version__,
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
+        "device": device(),
+    }
+
+
+def device() -> dict[str, Any]:
+    """The devices that jax uses, and the processor."""
+    first = jax.devices()[0]
+    return {
+        "platform": first.platform,
+        "kind": _processor() if first.platform == "cpu" else first.device_kind,
+        "count": jax.device_count(),
+        "cpu_cores": os.cpu_count(),
+    }
+
+
+def write(workdir: Path, report: dict[str, Any]) -> None:
+    """Write ``report.json`` and ``report.md`` into the work directory."""
+    files.write_json(workdir / "report.json", report)
+    files.write_text(workdir / "report.md", markdown(report))
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report as a page: the table, then where it comes from."""
+    header, rows = table(report["results"])
+    lines = [
+        f"# {report['experiment']}",
+        "",
+        "Mean over tasks ± 95% interval (1.96 std / √n); in brackets the paper's value.",
+        "",
+        "| " + " | ".join(header) + " |",
+        "|" + "---|" * len(header),
+        *("| " + " | ".join(row) + " |" for row in rows),
+        "",
+        f"- command: `{report['command']}`",
+        f"- seed: {report['seed']}",
+        f"- device: {', '.join(f'{key} {value}' for key, value in report['device'].items())}",
+        f"- versions: {', '.join(f'{key} {value}' for key, value in report['versions'].items())}",
+        f"- wall seconds: {report['wall_seconds']:.0f}",
+        f"- training: {report['train']}",
+        *(f"- {key}: {value}" for key, value in report.get("details", {}).items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def table(results: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: method, setting, the score at each of `SHOWN_STEPS`, diverged tasks."""
+    last = max(row["steps"][-1] for row in results)
+    steps = [step for step in SHOWN_STEPS if step <= last]
+    names = [f"{step} step{'' if step == 1 else 's'}" for step in steps]
+    rows = [
+        [row["method"], row["setting"], row["metric"]]
+        + [_cell(row, step) for step in steps]
+        + [f"{row['num_diverged']}/{row['num_tasks']}"]
+        for row in results
+    ]
+    return ["method", "setting", "metric", *names, "diverged"], rows
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print the table of results."""
+    header, rows = table(report["results"])
+    printed = Table(title=f"{report['experiment']}: mean ± 95% interval (paper)")
+    for index, name in enumerate(header):
+        printed.add_column(name, justify="left" if index < 3 else "right")
+    for row in rows:
+        printed.add_row(*row)
+    console = Console()
+    # In a pipe or a log there is no screen whose width could matter.
+    console = console if console.is_terminal else Console(width=160)
+    console.print(printed)
+
+
+def _cell(row: dict[str, Any], step: int) -> str:
+    if step >= len(row["mean"]):
+        return ""
+    text = f"{row['mean'][step]:.3g} ± {row['ci95'][step]:.2g}"
+    paper = row["paper"]
+    if paper and step in paper["steps"]:
+        text += f" ({paper['mean'][paper['steps'].index(step)]:.3g})"
+    return text
+
+
+def _command() -> str:
+    """The command line that started this process, as one would type it."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    program = ["-m", spec.name] if spec is not None else [Path(sys.argv[0]).name]
+    return shlex.join(["python", *program, *sys.argv[1:]])
+
+
+def _processor() -> str:
+    try:
+        info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in info.splitlines() if "model name" in line]
+    return names[0] if names else platform.machine()

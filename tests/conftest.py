@@ -1,0 +1,69 @@
+"""What every test shares: eight simulated devices, strict shapes, small learners and tasks."""
+
+import jax
+import numpy as np
+import pytest
+
+from mamljax import losses, maml, models, tasks
+
+# Before anything asks JAX for a device, or its backend starts with a single one.
+jax.config.update("jax_num_cpu_devices", 8)
+# [K, 1] against [K] must be an error in the library, never a silent [K, K].
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def x64():
+    """Double precision within one test: finite differences need it."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def learner_of():
+    """A small smooth sinusoid learner with any options of `maml`; tanh has no kinks."""
+
+    def build(**options):
+        model = models.mlp((6, 1), activation="tanh")
+        return maml(model, losses.mean_squared_error, **{"inner_lr": 0.05, **options})
+
+    return build
+
+
+@pytest.fixture
+def tasks_of():
+    """A batch of sinusoid tasks, the same for the same seed."""
+
+    def draw(num_tasks, *, shots=4, queries=5, seed=0):
+        sampler = tasks.sinusoid(shots, queries)
+        return tasks.sample_tasks(sampler, None, jax.random.key(seed), num_tasks)
+
+    return draw
+
+
+@pytest.fixture
+def params_of():
+    """Parameters of a learner in the precision of the test; Flax makes float32 ones."""
+
+    def make(learner, data, seed=1):
+        params = learner.init(jax.random.key(seed), data.query.inputs[0])
+        return jax.tree.map(lambda x: jax.numpy.asarray(x, data.query.inputs.dtype), params)
+
+    return make
+
+
+@pytest.fixture
+def assert_close():
+    """Two trees agree leaf by leaf, relative to the norm of the expected leaf."""
+
+    def check(found, expected, rtol):
+        def leaf(path, a, b):
+            a, b = np.asarray(a), np.asarray(b)
+            name = jax.tree_util.keystr(path)
+            assert a.shape == b.shape, f"{name}: {a.shape} against {b.shape}"
+            error, norm = np.linalg.norm(a - b), np.linalg.norm(b)
+            assert error <= rtol * norm, f"{name}: relative error {error / norm:.2e} > {rtol}"
+
+        jax.tree_util.tree_map_with_path(leaf, found, expected)
+
+    return check

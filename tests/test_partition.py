@@ -1,0 +1,78 @@
+"""Which parameters adapt, and which only meta-learn."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mamljax.partition import all_parameters, by_path
+
+KEY = jax.random.key(0)
+
+
+class Head(NamedTuple):
+    kernel: float
+    bias: float
+
+
+TREE = {"body": [{"kernel": 1.0}, {"kernel": 2.0}], "head": Head(kernel=3.0, bias=4.0)}
+
+
+@pytest.mark.parametrize(
+    ("select", "adapting"),
+    [
+        ("head", [3.0, 4.0]),
+        ("kernel", [1.0, 2.0, 3.0]),
+        ("^body/1/", [2.0]),
+        ("bias$|body/0", [1.0, 4.0]),
+        (lambda path: path == "head/bias", [4.0]),
+        ("", [1.0, 2.0, 3.0, 4.0]),
+    ],
+)
+def test_by_path_splits_every_leaf_to_one_side(select, adapting):
+    partition = by_path(select)
+    chosen, shared = partition.split(TREE)
+    assert jax.tree.leaves(chosen) == adapting
+    assert sorted(jax.tree.leaves(shared) + adapting) == [1.0, 2.0, 3.0, 4.0]
+    assert partition.merge(chosen, shared) == TREE
+
+
+def test_all_parameters_adapt_by_default():
+    partition = all_parameters()
+    chosen, shared = partition.split(TREE)
+    assert chosen == TREE
+    assert jax.tree.leaves(shared) == []
+    assert partition.merge(chosen, shared) == TREE
+
+
+def test_merge_takes_the_adapted_values():
+    partition = by_path("head")
+    chosen, shared = partition.split(TREE)
+    merged = partition.merge(jax.tree.map(lambda x: -x, chosen), shared)
+    assert merged == {**TREE, "head": Head(-3.0, -4.0)}
+
+
+def test_inner_steps_change_only_what_is_selected(learner_of, tasks_of, params_of):
+    learner, tasks = learner_of(partition=by_path("Dense_1"), num_steps=2), tasks_of(2)
+    params = params_of(learner, tasks)
+    adapt = jax.vmap(learner.adapt, in_axes=(None, 0, None))
+    adapted = adapt(params, tasks.support, KEY).params
+    for name in ("kernel", "bias"):
+        shared, own = adapted["Dense_0"][name], adapted["Dense_1"][name]
+        np.testing.assert_array_equal(shared, jnp.stack([params["Dense_0"][name]] * 2))
+        assert np.all(np.any(own != params["Dense_1"][name][None], axis=1))
+    # The shared parameters are still meta-learned.
+    gradient, _ = learner.meta_gradient(params, tasks, KEY)
+    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient["Dense_0"]))
+
+
+def test_selecting_nothing_lists_the_paths():
+    with pytest.raises(ValueError, match=r"select='Head' selects none .*'body/0/kernel'.*'head/bi"):
+        by_path("Head").split(TREE)
+
+
+def test_malformed_expression_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"select='Dense_\(' is not a regular expression"):
+        by_path("Dense_(")
