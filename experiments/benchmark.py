@@ -183,11 +183,10 @@ def main(argv: Sequence[str]) -> None:
     # One thread, as the experiments set it (config.cpu_threads): read when jax makes its CPU
     # client, at the first computation. Only XLA reads it; torch's threads are set for each run.
     os.environ.setdefault("NPROC", "1")
-    values = flags.FLAGS
+    name, output = flags.FLAGS.suite, Path(flags.FLAGS.output)
     with tempfile.TemporaryDirectory() as workdir:
-        suite = SUITES[values.suite](Path(workdir))
-        options = {"seconds": values.seconds, "repeats": values.repeats}
-        run(suite, values.suite, Path(values.output), **options)
+        suite = SUITES[name](Path(workdir))
+        run(suite, name, output, seconds=flags.FLAGS.seconds, repeats=flags.FLAGS.repeats)
 
 
 if __name__ == "__main__":

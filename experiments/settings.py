@@ -2,11 +2,13 @@
 
 import difflib
 import os
+import runpy
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
+import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
@@ -39,8 +41,9 @@ def main(run: Callable[[Config, Path], object], default_config: str) -> None:
 
     for name in ("config", "workdir"):  # --help shows the flags of the program's own module
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
-    program = sys.modules["__main__"]
-    program.__doc__ = f"{program.__doc__ or ''}\nConfig values and their defaults:\n{_listing()}"
+    if any(word.startswith("--help") for word in sys.argv):
+        program = sys.modules["__main__"]  # whose docstring --help prints
+        program.__doc__ = f"{program.__doc__ or ''}\n{_listing(default_config)}"
 
     def start(argv: Sequence[str]) -> None:
         if len(argv) > 1:
@@ -53,6 +56,7 @@ def main(run: Callable[[Config, Path], object], default_config: str) -> None:
         if config.cpu_threads:
             # Read when jax makes its CPU client, which is at the first computation.
             os.environ["NPROC"] = str(config.cpu_threads)
+        _keep_compiled_programs()
         logging.set_verbosity(logging.WARNING)  # orbax tells of every file it writes
         try:
             run(config, Path(flags.FLAGS.workdir))
@@ -60,6 +64,14 @@ def main(run: Callable[[Config, Path], object], default_config: str) -> None:
             raise SystemExit(f"error: {error}") from None
 
     app.run(start, flags_parser=_parse)
+
+
+def _keep_compiled_programs() -> None:
+    """Compile once per machine, not once per process, unless the user set another cache."""
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(cache / "mamljax" / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def check_variant(variant: str, allowed: Sequence[str]) -> None:
@@ -102,9 +114,10 @@ def _refuse(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def _listing() -> str:
-    default = flags.FLAGS["config"].default
-    return "\n".join(f"    --{name}={value}" for name, value in _leaves(default.to_dict(), "config"))
+def _listing(config_file: str) -> str:
+    default = runpy.run_path(config_file)["get_config"]()
+    values = (f"    --{name}={value}" for name, value in _leaves(default.to_dict(), "config"))
+    return "\n".join(["Config values and their defaults:", *values])
 
 
 def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -130,7 +130,7 @@ def trained_methods(config: Config, workdir: Path, keys: dict[str, jax.Array]):
             meta_batch=config.train.meta_batch,
             log=config.log,
             workdir=workdir,
-            depends_on={key: config[key] for key in ("seed", "model", "task", "train")},
+            depends_on={key: config.to_dict()[key] for key in ("seed", "model", "task", "train")},
         )
     shots = config.evaluate.shots
     test_learner = build(inner_lr=config.evaluate.inner_lr)

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -85,17 +86,31 @@ def test_meta_gradient(golden, reference, assert_close):
     np.testing.assert_allclose(metrics.loss, expected, rtol=1e-6)
 
 
-def test_weights_after_three_adam_steps(golden, reference, assert_close):
+def tf1_epsilon(count):
+    """TensorFlow 1 adds Adam's epsilon before the bias correction of the second moment."""
+    return 1e-8 / jnp.sqrt(1 - 0.999 ** (count + 1.0))
+
+
+@pytest.mark.parametrize(
+    ("tx", "rtol", "moved_rtol"),
+    [
+        # In fomaml one gradient is 4e-7: there alone the two places of epsilon can be told apart.
+        (optax.inject_hyperparams(optax.adam)(1e-3, eps=tf1_epsilon), 1e-6, 1e-4),
+        (optax.adam(1e-3), 1e-4, 1e-2),
+    ],
+    ids=["Adam of TensorFlow 1", "optax.adam"],
+)
+def test_weights_after_three_adam_steps(golden, reference, assert_close, tx, rtol, moved_rtol):
     learner, weights, tasks, config = reference
-    tx = optax.adam(config["meta_lr"])
+    assert config["meta_lr"] == 1e-3
     step = jax.jit(meta_step(learner.meta_gradient, tx))
     state = init_state(weights, tx)
     for _ in range(3):
         state, _ = step(state, tasks, KEY)
     expected = params(golden, "weights_after_3_adam_steps")
-    assert_close(state.meta_params, expected, 1e-5)
+    assert_close(state.meta_params, expected, rtol)
     # Three steps move the weights little, so what they moved by is compared as well.
     moved, expected_move = (
         jax.tree.map(np.subtract, after, weights) for after in (state.meta_params, expected)
     )
-    assert_close(moved, expected_move, 1e-3)
+    assert_close(moved, expected_move, moved_rtol)

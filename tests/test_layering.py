@@ -21,9 +21,8 @@ LAYERS = [
     {"sharding"},
     {"meta"},
     {"algorithms"},
-    {"baselines"},
-    {"files"},
     {"evaluate", "train"},
+    {"baselines", "files"},
     {"checkpoint", "metrics", "progress", "report", "plots"},
 ]
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -33,7 +32,6 @@ HEAVY = [
     "brax",
     "matplotlib",
     "orbax",
-    "tensorboardX",
     "tensorflow",
     "tensorflow_datasets",
     "torch",

@@ -58,13 +58,13 @@ def test_inner_steps_change_only_what_is_selected(learner_of, tasks_of, params_o
     learner, tasks = learner_of(partition=by_path("Dense_1"), num_steps=2), tasks_of(2)
     params = params_of(learner, tasks)
     adapt = jax.vmap(learner.adapt, in_axes=(None, 0, None))
-    adapted = adapt(params, tasks.support, KEY).params
+    adapted = jax.jit(adapt)(params, tasks.support, KEY).params
     for name in ("kernel", "bias"):
         shared, own = adapted["Dense_0"][name], adapted["Dense_1"][name]
         np.testing.assert_array_equal(shared, jnp.stack([params["Dense_0"][name]] * 2))
         assert np.all(np.any(own != params["Dense_1"][name][None], axis=1))
     # The shared parameters are still meta-learned.
-    gradient, _ = learner.meta_gradient(params, tasks, KEY)
+    gradient, _ = jax.jit(learner.meta_gradient)(params, tasks, KEY)
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient["Dense_0"]))
 
 

@@ -159,7 +159,7 @@ def _timed(contestant: Contestant, iterations: int, limit: float) -> tuple[float
     wait for each other can become a hundred times slower.
     """
     done, seconds, compiling = 0, 0.0, 0.0
-    piece = math.ceil(iterations / contestant.pieces)
+    piece = contestant.unit * math.ceil(iterations / contestant.pieces / contestant.unit)
     while done < iterations and seconds < limit:
         started = time.perf_counter()
         compile_seconds = contestant.run(piece)

@@ -101,15 +101,21 @@ def from_nnx(build: "Callable[[nnx.Rngs], nnx.Module]") -> Model:
     """
     from flax import nnx
 
+    if isinstance(build, nnx.Module):
+        raise TypeError(
+            f"from_nnx: build must be a function of rngs, not a module ({type(build).__name__}): "
+            "pass lambda rngs: ..., which builds it."
+        )
     checks.is_function("build", build, "(nnx.Rngs) -> nnx.Module")
     module = build(nnx.Rngs(0))
     if not isinstance(module, nnx.Module):
         raise TypeError(
-            f"from_nnx: build must return a flax.nnx.Module; got {type(module).__name__}. "
-            "Pass a function of rngs, not the module itself."
+            f"from_nnx: build must return a flax.nnx.Module; got {type(module).__name__}."
         )
     graph, template, other = nnx.split(module, nnx.Param, ...)
     offered = _accepts(module.__call__, ("step",))
+    # A module may draw from streams of its own making, beside the one it was built with.
+    streams = sorted({x.tag for _, x in nnx.iter_graph(module) if isinstance(x, nnx.RngStream)})
 
     def init(key, inputs):
         del inputs  # NNX modules know their sizes
@@ -123,7 +129,8 @@ def from_nnx(build: "Callable[[nnx.Rngs], nnx.Module]") -> Model:
             use_running_average=False, deterministic=key is None, raise_if_not_found=False
         )
         if key is not None:
-            nnx.reseed(merged, default=key)
+            keys = jax.random.split(key, len(streams))
+            nnx.reseed(merged, **dict(zip(streams, keys, strict=True)))
         return merged(inputs, **offered(step=step))
 
     return Model(init, apply)

@@ -1,0 +1,59 @@
+"""The command line refuses what is wrong in one line that says how to mend it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs import sinusoid
+from experiments import settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def call(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.sinusoid", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.train.inner_rl=1", 'Did you mean "inner_lr" instead of "inner_rl"?'),
+        ("--config.trian.inner_lr=1", 'Did you mean "train" instead of "trian"?'),
+        ("--config.train.num_iterations=many", "--config.train.num_iterations=many: invalid"),
+        ("--config.evaluate.shots=(5,x)", "a tuple of numbers is expected"),
+        ("--config=configs/sinusoid.py:quik", "Did you mean 'quick'?"),
+        ("--config=configs/sinusoids.py", "No such file"),
+        ("--confg=1", "Did you mean: config"),
+        ("quick", "unexpected arguments ['quick']"),
+    ],
+)
+def test_wrong_values_are_refused_with_a_hint(tmp_path, argument, message):
+    done = call(f"--workdir={tmp_path / 'run'}", argument)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_workdir_is_refused():
+    assert "--workdir must have a value" in call().stderr
+
+
+def test_help_lists_flags_and_config_values():
+    text = call("--help").stdout
+    assert "--workdir" in text
+    assert "--config.train.inner_lr=0.001" in text
+
+
+@pytest.mark.parametrize("variant", sinusoid.VARIANTS)
+def test_every_variant_builds_and_passes_its_own_checks(variant):
+    config = sinusoid.get_config(variant)
+    settings.check_tuples(config)
+    assert config.train.method == ("fomaml" if variant == "fomaml" else "maml")

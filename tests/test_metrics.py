@@ -1,0 +1,66 @@
+"""Metrics: one line per step whatever was killed in between."""
+
+import json
+import struct
+
+import numpy as np
+
+from mamljax import metrics
+from mamljax.metrics import MetricLogger
+from mamljax.train import Chunk
+from mamljax.types import Metrics, TrainState
+
+
+def chunk(step, loss):
+    history = Metrics(np.full(10, loss), np.zeros((10, 4)), np.full(10, 2.0))
+    return Chunk(TrainState(np.int32(step), {}, ()), history, 100, 4, 0.5, 1.0)
+
+
+def test_a_line_holds_the_chunk_means_and_rates(tmp_path):
+    with MetricLogger(tmp_path, "maml") as logger:
+        logger(chunk(10, 0.25))
+    assert metrics.read(tmp_path / metrics.FILE) == [
+        {
+            "run": "maml",
+            "step": 10,
+            "loss": 0.25,
+            "grad_norm": 2.0,
+            "iterations_per_second": 20.0,
+            "tasks_per_second": 80.0,
+        }
+    ]
+
+
+def test_resuming_drops_what_lies_beyond_and_keeps_other_runs(tmp_path):
+    with MetricLogger(tmp_path, "maml") as logger:
+        for step in (10, 20, 30):
+            logger(chunk(step, step))
+    with MetricLogger(tmp_path, "oracle") as logger:
+        logger(chunk(30, 1.0))
+    with (tmp_path / metrics.FILE).open("a") as file:
+        file.write('{"run": "maml", "step": 40, "lo')  # a kill in mid-line
+    with MetricLogger(tmp_path, "maml", resume_step=20) as logger:
+        logger(chunk(30, 99.0))
+    found = [(r["run"], r["step"], r["loss"]) for r in metrics.read(tmp_path / metrics.FILE)]
+    assert found == [
+        ("maml", 10, 10.0),
+        ("maml", 20, 20.0),
+        ("oracle", 30, 1.0),
+        ("maml", 30, 99.0),
+    ]
+
+
+def test_numbers_that_json_lacks_become_null(tmp_path):
+    with MetricLogger(tmp_path, "maml") as logger:
+        logger.write(1, loss=float("nan"), best=float("inf"))
+    line = (tmp_path / metrics.FILE).read_text()
+    assert json.loads(line) == {"run": "maml", "step": 1, "loss": None, "best": None}
+
+
+def test_tensorboard_events_are_written(tmp_path):
+    with MetricLogger(tmp_path, "maml") as logger:
+        logger.write(3, loss=0.75)
+    (events,) = (tmp_path / "tensorboard" / "maml").iterdir()
+    content = events.read_bytes()
+    assert b"loss" in content
+    assert struct.pack("<f", 0.75) in content  # the protobuf holds simple_value as a float32
