@@ -31,15 +31,16 @@ import mamljax
 from configs import sinusoid as sinusoid_config
 from experiments import sinusoid as sinusoid_experiment
 from experiments.peers import Contestant, Evaluation, Suite, matmul_gflops, measure, require_same
+from experiments.settings import Config
 from mamljax import files, losses, models, report
 from mamljax.metrics import MetricLogger
 from mamljax.progress import training_progress
 from mamljax.tasks.sampling import sample_tasks
 
 
-def sinusoid(workdir: Path, config: Any = None) -> Suite:
+def sinusoid(workdir: Path, config: Config = None) -> Suite:
     """The paper's sinusoid regression: mamljax with logging on, PyTorch without."""
-    config = config or sinusoid_config.get_config()
+    config = config or sinusoid_config.get_config("paper")
     ours, *shared = _mamljax_sinusoid(workdir, config)
     peers, skipped = [], []
     if importlib.util.find_spec("torch"):
@@ -48,7 +49,7 @@ def sinusoid(workdir: Path, config: Any = None) -> Suite:
         peers = list(torch_sinusoid.contestants(config, *shared))
     else:
         skipped.append("PyTorch is skipped: not installed (`pip install -e .[bench]`).")
-    setting = {key: config.to_dict()[key] for key in ("model", "task", "train", "log")}
+    setting = {key: config.to_dict()[key] for key in ("seed", "model", "task", "train", "log")}
     return Suite(setting, config.train.meta_batch, [ours, *peers], skipped)
 
 
@@ -130,9 +131,9 @@ def draw(path: Path, found: dict[str, Any]) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _mamljax_sinusoid(workdir: Path, config: Any) -> tuple[Contestant, Any, Any, Any]:
+def _mamljax_sinusoid(workdir: Path, config: Config) -> tuple[Contestant, Any, Any, Any]:
     """The contestant; the weights to start from, those to compare at, and the tasks for that."""
-    train = config.train
+    train, chunk = config.train, config.log.chunk
     learner = mamljax.maml(
         sinusoid_experiment.build_model(config),
         losses.mean_squared_error,
@@ -157,7 +158,7 @@ def _mamljax_sinusoid(workdir: Path, config: Any) -> tuple[Contestant, Any, Any,
         total = done + num_iterations
         with logging_hooks(workdir, "mamljax", total, done) as hooks:
             hooks.append(lambda chunk: compile_seconds.append(chunk.compile_seconds))
-            options = {"meta_batch": train.meta_batch, "chunk": config.log.chunk, "hooks": hooks}
+            options = {"meta_batch": train.meta_batch, "chunk": chunk, "hooks": hooks}
             state = mamljax.fit(step_fn, state, sampler, keys[3], num_steps=total, **options)
         return compile_seconds[0]
 
@@ -166,9 +167,8 @@ def _mamljax_sinusoid(workdir: Path, config: Any) -> tuple[Contestant, Any, Any,
         return Evaluation(float(metrics.loss), _by_name(gradient))
 
     batch = [np.asarray(leaf) for leaf in jax.tree.leaves(tasks)]
-    chunk = config.log.chunk
-    contestant = Contestant("mamljax", f"chunk {chunk}", chunk, 1, check, train_on)
-    return contestant, _by_name(start), _by_name(large), batch
+    ours = Contestant("mamljax", f"chunk {chunk}", chunk, True, check, train_on)
+    return ours, _by_name(start), _by_name(large), batch
 
 
 def _by_name(tree) -> dict[str, np.ndarray]:

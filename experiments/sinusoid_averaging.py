@@ -37,7 +37,7 @@ def train_all(
             key,
             num_regressors=number,
             num_steps=options.num_steps,
-            tx=optax.adam(options.learning_rate),
+            tx=optax.adam(optax.cosine_decay_schedule(options.learning_rate, options.num_steps)),
             penalty=penalty,
             strength=strength,
         )
@@ -77,4 +77,5 @@ def _errors(errors: np.ndarray) -> dict[str, float]:
         "mean_error": float(errors.mean()),
         "median_error": float(np.median(errors)),
         "max_error": float(errors.max()),
+        "fraction_below_0.02": float((errors < 0.02).mean()),
     }

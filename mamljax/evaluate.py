@@ -60,7 +60,7 @@ def evaluate(
       task_chunk: adapt to this many tasks at a time, which bounds memory.
     """
     checks.at_least("num_tasks", num_tasks, 1)
-    chunk = checks.at_least("task_chunk", task_chunk or num_tasks, 1)
+    chunk = checks.at_least("task_chunk", num_tasks if task_chunk is None else task_chunk, 1)
     scores, losses = _query_curves(
         learner, sampler, num_tasks, num_steps, metric, chunk, meta_params, key
     )

@@ -27,8 +27,8 @@ class Contestant(NamedTuple):
 
     name: such as ``torch.func``. Contestants of one name differ only in `variant`.
     variant: such as ``1 thread``; of the variants of one name the fastest is what is compared.
-    unit: measurements are whole multiples of this many meta-iterations.
-    pieces: a measurement is made of this many runs; 1 where each run would compile again.
+    unit: `run` is called for whole multiples of this many meta-iterations.
+    compiles: each run compiles anew, so that a measurement had better be a single one.
     check: the meta-loss and the meta-gradient from the agreed weights on the agreed batch.
     run: do this many meta-iterations, all work finished on return. Returns the seconds that went
       into compiling, which the measuring loop takes off.
@@ -37,7 +37,7 @@ class Contestant(NamedTuple):
     name: str
     variant: str
     unit: int
-    pieces: int
+    compiles: bool
     check: Callable[[], Evaluation]
     run: Callable[[int], float]
 
@@ -100,15 +100,15 @@ def measure(suite: Suite, seconds: float, repeats: int) -> list[dict[str, Any]]:
     backwards, so that nobody always comes after the same one.
     """
     racers = [(contestant, *_calibrate(contestant, seconds)) for contestant in suite.contestants]
-    rates: list[list[float]] = [[] for _ in racers]
+    rounds: list[list[tuple[int, float]]] = [[] for _ in racers]
     for turn in range(repeats):
         order = range(len(racers)) if turn % 2 == 0 else reversed(range(len(racers)))
         for index in order:
             contestant, iterations, _ = racers[index]
-            rates[index].append(_timed(contestant, iterations, 2 * seconds)[0])
+            rounds[index].append(_timed(contestant, iterations, seconds))
     records = [
-        _record(contestant, iterations, compile_seconds, found, suite.tasks_per_iteration)
-        for (contestant, iterations, compile_seconds), found in zip(racers, rates, strict=True)
+        _record(contestant, compile_seconds, timings, suite.tasks_per_iteration)
+        for (contestant, _, compile_seconds), timings in zip(racers, rounds, strict=True)
     ]
     for record in records:
         same = [other for other in records if other["name"] == record["name"]]
@@ -140,42 +140,42 @@ def matmul_gflops(size: int = 1024, seconds: float = 0.5) -> dict[str, float]:
 
 
 def _calibrate(contestant: Contestant, seconds: float) -> tuple[int, float]:
-    """Warm up; returns the iterations that take about `seconds`, and what compiling took."""
-    iterations = contestant.unit
-    rate, compile_seconds = _timed(contestant, iterations, seconds)
+    """Warm up; returns the iterations of a single run, and the seconds of compiling."""
+    wanted = seconds if contestant.compiles else seconds / 20
+    iterations, compile_seconds = contestant.unit, contestant.run(contestant.unit)
     while True:
-        rate, _ = _timed(contestant, iterations, seconds)
-        done = iterations / rate >= seconds / 4
-        wanted = rate * seconds if done else min(rate * seconds, 10 * iterations)
-        iterations = contestant.unit * max(1, math.ceil(wanted / contestant.unit))
-        if done:
+        done, spent = _timed(contestant, iterations, 0.0)
+        growth = wanted / spent if spent >= wanted / 4 else min(wanted / spent, 10)
+        iterations = contestant.unit * max(1, math.ceil(done * growth / contestant.unit))
+        if spent >= wanted / 4:
             return iterations, compile_seconds
 
 
-def _timed(contestant: Contestant, iterations: int, limit: float) -> tuple[float, float]:
-    """Iterations per second, and the seconds of compiling that are not counted in it.
+def _timed(contestant: Contestant, iterations: int, seconds: float) -> tuple[int, float]:
+    """Run until the time is up, but once where that compiles; iterations and seconds used.
 
-    No further piece is begun after `limit` seconds: where others use the machine, threads that
-    wait for each other can become a hundred times slower.
+    Many short runs, because where others use the machine, threads that wait for each other can
+    become a hundred times slower or faster from one second to the next.
     """
-    done, seconds, compiling = 0, 0.0, 0.0
-    piece = contestant.unit * math.ceil(iterations / contestant.pieces / contestant.unit)
-    while done < iterations and seconds < limit:
+    done, spent = 0, 0.0
+    while True:
         started = time.perf_counter()
-        compile_seconds = contestant.run(piece)
-        seconds += time.perf_counter() - started - compile_seconds
-        done, compiling = done + piece, compiling + compile_seconds
-    return done / seconds, compiling
+        compile_seconds = contestant.run(iterations)
+        spent += time.perf_counter() - started - compile_seconds
+        done += iterations
+        if contestant.compiles or spent >= seconds:
+            return done, spent
 
 
-def _record(contestant, iterations, compile_seconds, rates, tasks) -> dict[str, Any]:
+def _record(contestant, compile_seconds, timings, tasks) -> dict[str, Any]:
+    rates = [iterations / seconds for iterations, seconds in timings]
     return {
         "name": contestant.name,
         "variant": contestant.variant,
         "iterations_per_second": _summary(rates),
         "tasks_per_second": statistics.median(rates) * tasks,
         "compile_seconds": compile_seconds,
-        "iterations_per_round": iterations,
+        "iterations": [iterations for iterations, _ in timings],
     }
 
 

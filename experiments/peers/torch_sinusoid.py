@@ -52,7 +52,7 @@ def contestants(
             loss = make_loss(config.train.inner_lr)
             variant = f"{count} thread{'' if count == 1 else 's'}"
             check = functools.partial(_evaluate, loss, agreed, batch, count)
-            yield Contestant(name, variant, 1, 10, check, _trainer(loss, config, start, count))
+            yield Contestant(name, variant, 1, False, check, _trainer(loss, config, start, count))
 
 
 def network(weights: Weights, inputs: Any) -> Any:

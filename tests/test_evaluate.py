@@ -1,0 +1,140 @@
+"""Meta-testing: the right numbers, on the same tasks for everyone, with nothing left out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mamljax import evaluate, tasks
+from mamljax.evaluate import summarise
+
+KEY = jax.random.key(2)
+
+
+@pytest.fixture
+def report_of(learner_of):
+    """`evaluate` a small learner on sinusoids, always from the same starting parameters."""
+
+    def report(*, shots=5, sampler=None, learner=None, **options):
+        learner = learner_of(num_steps=2) if learner is None else learner
+        sampler = tasks.sinusoid(shots, 6) if sampler is None else sampler
+        meta_params = learner.init(jax.random.key(0), jnp.zeros((1, 1)))
+        return evaluate(learner, meta_params, sampler, KEY, **{"num_tasks": 20, **options})
+
+    return report
+
+
+def test_statistics_are_those_of_all_tasks(report_of):
+    report = report_of()
+    values = report.values
+    assert values.shape == (20, 3)
+    assert len(np.unique(values)) == 60
+    assert (report.num_tasks, report.num_diverged) == (20, 0)
+    np.testing.assert_allclose(report.mean, np.sum(values, axis=0) / 20, rtol=1e-12)
+    std = np.sqrt(np.mean((values - values.mean(0)) ** 2, axis=0))
+    np.testing.assert_allclose(report.std, std, rtol=1e-12)
+    np.testing.assert_allclose(report.ci95, 1.96 * std / np.sqrt(20), rtol=1e-12)
+    middle = np.sort(values, axis=0)[9:11].mean(0)
+    np.testing.assert_allclose(report.median, middle, rtol=1e-12)
+
+
+def test_scores_are_query_losses_before_and_after_each_step(report_of, learner_of, tasks_of):
+    learner = learner_of(num_steps=3)
+    task = jax.tree.map(lambda x: x[0], tasks_of(1))
+    report = report_of(learner=learner, sampler=lambda meta_params, key: task, num_tasks=2)
+    meta_params = learner.init(jax.random.key(0), jnp.zeros((1, 1)))
+
+    def after(num_steps):
+        adapted = learner.adapt(meta_params, task.support, KEY, num_steps=num_steps).params
+        return learner.loss(adapted, task.query, None, num_steps)
+
+    np.testing.assert_allclose(report.values, [[after(s) for s in range(4)]] * 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("task_chunk", [1, 7, 100])
+def test_chunks_of_tasks_change_nothing(report_of, learner_of, task_chunk):
+    learner = learner_of(num_steps=2)
+    whole, parts = (report_of(learner=learner, task_chunk=chunk) for chunk in (None, task_chunk))
+    np.testing.assert_allclose(parts.values, whole.values, rtol=1e-5)
+
+
+def test_every_setting_meets_the_same_tasks(report_of, learner_of):
+    # Before adaptation nothing but the query set matters, so its losses show which tasks came.
+    two_steps = report_of(learner=learner_of(num_steps=2)).values
+    more_shots = report_of(learner=learner_of(num_steps=2), shots=10).values
+    four_steps = report_of(learner=learner_of(num_steps=2), num_steps=4).values
+    other_rate = report_of(learner=learner_of(inner_lr=0.01, num_steps=1)).values
+    assert four_steps.shape == (20, 5)
+    for values in (more_shots, four_steps, other_rate):
+        np.testing.assert_allclose(values[:, 0], two_steps[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(four_steps[:, :3], two_steps, rtol=1e-5)
+    for values in (more_shots, other_rate):
+        assert np.all(values[:, 1] != two_steps[:, 1])
+
+
+def test_own_metric(report_of, learner_of):
+    # Larger targets count more in the squared error than in the absolute one.
+    learner = learner_of(num_steps=2)
+    report = report_of(learner=learner, metric=lambda o, t: jnp.mean(jnp.abs(o - t)))
+    squared = report_of(learner=learner, metric=lambda o, t: jnp.mean((o - t) ** 2))
+    loss = report_of(learner=learner)
+    np.testing.assert_allclose(squared.values, loss.values, rtol=1e-5)
+    assert np.all(report.values**2 < loss.values)  # Jensen
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (lambda o, t: o - t, r"metric must .* got shape \(6, 1\).*Average over the query examples"),
+        (lambda o, t: jnp.sum(o > t), r"metric must return a floating-point scalar; .*int"),
+    ],
+    ids=["not a scalar", "not a float"],
+)
+def test_metric_must_be_one_number(report_of, metric, message):
+    with pytest.raises(ValueError, match=message):
+        report_of(metric=metric)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_tasks": 0}, "num_tasks must be an integer of at least 1; got 0"),
+        ({"task_chunk": 0}, "task_chunk must be an integer of at least 1; got 0"),
+        ({"num_steps": -1}, "num_steps must be an integer of at least 0; got -1"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_explained(report_of, options, message):
+    with pytest.raises(ValueError, match=message):
+        report_of(**options)
+
+
+@pytest.mark.parametrize(
+    ("curve", "diverged"),
+    [
+        ([1.0, 1.0, 10.0], 0),  # exactly ten times is not more
+        ([1.0, 1.0, 10.1], 1),
+        ([1.0, 50.0, 5.0], 0),  # it came back
+        ([0.01, 1.0, 5.0], 0),  # its own loss was small, but not that of the others
+        ([9.0, 9.0, 80.0], 0),  # its own loss was large
+        ([1.0, np.nan, 1.0], 1),
+        ([1.0, 1.0, np.inf], 1),
+    ],
+)
+def test_which_tasks_count_as_diverged(curve, diverged):
+    losses = np.array([[1.0, 0.5, 0.1]] * 1000 + [curve])  # so many that their mean stays 1
+    report = summarise(np.zeros_like(losses), losses)
+    assert (report.num_tasks, report.num_diverged) == (1001, diverged)
+    np.testing.assert_array_equal(report.mean, 0.0)  # of the scores, not of the losses
+
+
+def test_diverged_tasks_are_counted_and_kept(report_of, learner_of):
+    wild = learner_of(inner_lr=1e20, num_steps=2)
+    report = report_of(learner=wild)
+    assert report.num_diverged == report.num_tasks == len(report.values) == 20
+    assert not np.isfinite(report.mean[-1])
+    assert np.isfinite(report.mean[0])
+    # By the loss, even where the metric hides it.
+    hidden = report_of(learner=wild, metric=lambda o, t: jnp.zeros(()))
+    assert hidden.num_diverged == 20
+    np.testing.assert_array_equal(hidden.mean, 0.0)
