@@ -69,7 +69,7 @@ def get_config(variant: str = "maml") -> ConfigDict:
 
     config.tune = ConfigDict()  # of the baselines' fine-tuning step size, on tasks of their own
     config.tune.num_tasks = 600
-    config.tune.candidates = (0.0003, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05)
+    config.tune.candidates = (0.0003, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
 
     config.averaging = ConfigDict()
     config.averaging.enabled = variant == "table2"
@@ -81,7 +81,10 @@ def get_config(variant: str = "maml") -> ConfigDict:
     # as the paper asks; it is chosen on the first sweep_regressors tasks.
     config.averaging.max_error = 0.02
     config.averaging.sweep_regressors = 50
-    config.averaging.strengths = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+    config.averaging.strengths = (
+        *(0.001, 0.002, 0.003, 0.005, 0.007, 0.01),
+        *(0.02, 0.03, 0.04, 0.05, 0.07, 0.1),
+    )
 
     if variant == "quick":
         config.train.num_iterations = 10_000

@@ -68,7 +68,7 @@ def main(run: Callable[[Config, Path], object], default_config: str) -> None:
 
 def _keep_compiled_programs() -> None:
     """Compile once per machine, not once per process, unless the user set another cache."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache / "mamljax" / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

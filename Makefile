@@ -1,0 +1,51 @@
+# Everything runs in .venv, made on first use. Another Python: make test PYTHON=python3.12
+PYTHON ?= python3
+BIN := .venv/bin
+SLOW ?= not slow
+
+.PHONY: help demo test test-all lint format benchmark clean
+
+help:
+	@echo "make demo        train MAML and its baselines on sinusoids, draw the paper's figures"
+	@echo "make test        the test suite"
+	@echo "make test-all    with the slow tests"
+	@echo "make lint        ruff, format check, pyright"
+	@echo "make benchmark   speed beside PyTorch (installs torch)"
+
+demo: .venv/installed
+	$(BIN)/python -m experiments.sinusoid --config=configs/sinusoid.py --workdir=runs/demo
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(SLOW)"
+
+test-all:
+	$(MAKE) test SLOW="slow or not slow"
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: .venv/installed-bench
+	$(BIN)/python -m experiments.benchmark --suite=sinusoid --output=results/speed_sinusoid.json
+
+clean:
+	rm -rf .venv runs build *.egg-info
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+.venv/installed-bench: .venv/installed-dev
+	$(BIN)/pip install --quiet --editable ".[bench]"
+	touch $@
