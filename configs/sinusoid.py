@@ -22,14 +22,14 @@ import math
 
 from ml_collections import ConfigDict
 
-from experiments import settings
+from configs import variants
 
 VARIANTS = ("maml", "fomaml", "table2", "paper", "quick")
 
 
 def get_config(variant: str = "maml") -> ConfigDict:
     """The config of a variant."""
-    settings.check_variant(variant, VARIANTS)
+    variants.check(variant, VARIANTS)
     config = ConfigDict()
     config.seed = 0
     # Threads that one operation may use, 0 for all cores. Handing work of this size from thread to

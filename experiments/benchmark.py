@@ -30,7 +30,7 @@ from rich.table import Table
 import mamljax
 from configs import sinusoid as sinusoid_config
 from experiments import sinusoid as sinusoid_experiment
-from experiments.peers import Contestant, Evaluation, Suite, matmul_gflops, measure, require_same
+from experiments.race import Contestant, Evaluation, Suite, matmul_gflops, measure, require_same
 from experiments.settings import Config
 from mamljax import files, losses, models, report
 from mamljax.metrics import MetricLogger

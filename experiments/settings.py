@@ -1,6 +1,5 @@
 """From the command line to a checked config: wrong values are refused with a hint."""
 
-import difflib
 import os
 import runpy
 import sys
@@ -72,14 +71,6 @@ def _keep_compiled_programs() -> None:
         cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache / "mamljax" / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-def check_variant(variant: str, allowed: Sequence[str]) -> None:
-    """Refuse an unknown variant of a config, with the nearest one as a hint."""
-    if variant not in allowed:
-        near = difflib.get_close_matches(variant, allowed, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown variant {variant!r}; there are {', '.join(allowed)}.{hint}")
 
 
 def check_tuples(config: ConfigDict) -> None:

@@ -78,14 +78,16 @@ def train(
             chunk=log.chunk,
             hooks=[show, logger, checkpoint_hook(checkpoints, log.checkpoint_every), note_compile],
         )
-    logged = [r for r in metrics.read(workdir / metrics.FILE) if r["run"] == name]
+    rates = [
+        record["iterations_per_second"]
+        for record in metrics.read(workdir / metrics.FILE)
+        if record["run"] == name and record.get("iterations_per_second")
+    ]
     return Run(
         state.meta_params,
         {
             "iterations": int(state.step),
-            "iterations_per_second": float(
-                np.median([r["iterations_per_second"] for r in logged] or [np.nan])
-            ),
+            "iterations_per_second": float(np.median(rates or [np.nan])),
             "compile_seconds": compile_seconds[0] if compile_seconds else None,
         },
     )

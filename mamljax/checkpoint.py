@@ -155,7 +155,7 @@ def checkpoint_hook(
     every: int,
     score: Callable[[Chunk], float] = lambda chunk: float(np.mean(chunk.metrics.loss)),
 ) -> Hook:
-    """Save after the first chunk that ends on or beyond each multiple of `every`, and at the end.
+    """Save after each chunk that reaches or passes a multiple of `every`, and at the end.
 
     Args:
       checkpoints: where to save.
@@ -165,8 +165,7 @@ def checkpoint_hook(
     checks.at_least("every", every, 1)
 
     def hook(chunk: Chunk) -> None:
-        began = chunk.step - len(chunk.metrics.loss)
-        if chunk.step // every > began // every or chunk.step >= chunk.num_steps:
+        if chunk.is_due(every):
             checkpoints.save(chunk.state, score(chunk))
 
     return hook

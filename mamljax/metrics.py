@@ -2,14 +2,17 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from mamljax import files
-from mamljax.train import Chunk
+from mamljax import checks, files
+from mamljax.evaluate import Report
+from mamljax.train import Chunk, Hook
+from mamljax.types import Params
 
 FILE = "metrics.jsonl"
 
@@ -69,6 +72,27 @@ class MetricLogger:
     ) -> None:
         self._file.close()
         self._events.close()
+
+
+def evaluation_hook(
+    test: Callable[[Params], Report], every: int, logger: MetricLogger, name: str = "test"
+) -> Hook:
+    """Evaluate as training goes on, and log the mean score after every inner step.
+
+    Args:
+      test: from meta-parameters to a `Report`, such as `evaluate` with all else filled in.
+      every: meta-iterations between evaluations; the last chunk is always followed by one.
+      logger: where the scores go, as ``<name>_step_0`` and so on.
+      name: what the scores are called.
+    """
+    checks.at_least("every", every, 1)
+
+    def hook(chunk: Chunk) -> None:
+        if chunk.is_due(every):
+            mean = test(chunk.state.meta_params).mean
+            logger.write(chunk.step, **{f"{name}_step_{s}": float(x) for s, x in enumerate(mean)})
+
+    return hook
 
 
 def read(path: Path) -> list[dict[str, Any]]:

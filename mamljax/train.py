@@ -17,6 +17,7 @@ from mamljax.types import Metrics, Sampler, StepFn, TrainState
 class Chunk(NamedTuple):
     """What a hook sees after each call of the compiled loop.
 
+    step: meta-iterations done so far.
     state: the training state, on the device. The loop reuses its memory: copy what you keep.
     metrics: host arrays with a leading axis, one entry per meta-iteration of the chunk.
     num_steps: meta-iterations of the whole run.
@@ -25,6 +26,7 @@ class Chunk(NamedTuple):
     compile_seconds: what compiling took, once per run.
     """
 
+    step: int
     state: TrainState
     metrics: Metrics
     num_steps: int
@@ -33,14 +35,14 @@ class Chunk(NamedTuple):
     compile_seconds: float
 
     @property
-    def step(self) -> int:
-        """Meta-iterations done so far."""
-        return int(self.state.step)
-
-    @property
     def iterations_per_second(self) -> float:
         """Meta-iterations per second within this chunk."""
         return len(self.metrics.loss) / self.seconds
+
+    def is_due(self, every: int) -> bool:
+        """Whether this chunk reached or passed a multiple of `every`, or ended the run."""
+        began = self.step - len(self.metrics.loss)
+        return self.step // every > began // every or self.step >= self.num_steps
 
 
 Hook = Callable[[Chunk], bool | None]
@@ -99,7 +101,7 @@ def fit(
         seconds = time.perf_counter() - started
         _refuse_non_finite(metrics, bool(finite), done)
         done += length
-        seen = Chunk(state, metrics, num_steps, meta_batch, seconds, compile_seconds)
+        seen = Chunk(done, state, metrics, num_steps, meta_batch, seconds, compile_seconds)
         wishes_to_stop = [hook(seen) for hook in hooks]  # every hook is called
         if any(wishes_to_stop):
             break

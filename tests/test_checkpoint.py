@@ -176,7 +176,7 @@ def test_the_hook_saves_at_multiples_and_at_the_end(tmp_path):
     for step in (4, 8, 12, 16, 20, 23):
         length = 4 if step < 23 else 3
         metrics = Metrics(np.full(length, 0.5), np.zeros((length, 2)), np.zeros(length))
-        hook(Chunk(make_state(step), metrics, 23, 2, 1.0, 1.0))
+        hook(Chunk(step, make_state(step), metrics, 23, 2, 1.0, 1.0))
     assert checkpoints.steps() == [12, 20, 23]
 
 

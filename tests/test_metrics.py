@@ -6,14 +6,15 @@ import struct
 import numpy as np
 
 from mamljax import metrics
-from mamljax.metrics import MetricLogger
+from mamljax.evaluate import summarise
+from mamljax.metrics import MetricLogger, evaluation_hook
 from mamljax.train import Chunk
 from mamljax.types import Metrics, TrainState
 
 
 def chunk(step, loss):
     history = Metrics(np.full(10, loss), np.zeros((10, 4)), np.full(10, 2.0))
-    return Chunk(TrainState(np.int32(step), {}, ()), history, 100, 4, 0.5, 1.0)
+    return Chunk(step, TrainState(np.int32(step), {}, ()), history, 100, 4, 0.5, 1.0)
 
 
 def test_a_line_holds_the_chunk_means_and_rates(tmp_path):
@@ -55,6 +56,26 @@ def test_numbers_that_json_lacks_become_null(tmp_path):
         logger.write(1, loss=float("nan"), best=float("inf"))
     line = (tmp_path / metrics.FILE).read_text()
     assert json.loads(line) == {"run": "maml", "step": 1, "loss": None, "best": None}
+
+
+def test_evaluation_is_logged_beside_training_when_due(tmp_path):
+    tested = []
+
+    def test(meta_params):
+        tested.append(meta_params)
+        scores = np.array([[3.0, 1.0], [5.0, 2.0]])
+        return summarise(scores, scores)
+
+    with MetricLogger(tmp_path, "maml") as logger:
+        hook = evaluation_hook(test, every=20, logger=logger)
+        for step in (10, 20, 30, 100):
+            hook(chunk(step, 0.0))
+    found = metrics.read(tmp_path / metrics.FILE)
+    assert [(r["step"], r["test_step_0"], r["test_step_1"]) for r in found] == [
+        (20, 4.0, 1.5),
+        (100, 4.0, 1.5),
+    ]
+    assert tested == [{}, {}]
 
 
 def test_tensorboard_events_are_written(tmp_path):

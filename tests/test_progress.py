@@ -9,7 +9,7 @@ from mamljax.types import Metrics, TrainState
 
 def chunk(step):
     history = Metrics(np.full(100, 0.5), np.zeros((100, 4)), np.zeros(100))
-    return Chunk(TrainState(np.int32(step), {}, ()), history, 300, 4, 0.05, 1.0)
+    return Chunk(step, TrainState(np.int32(step), {}, ()), history, 300, 4, 0.05, 1.0)
 
 
 def test_lines_name_the_run_the_rates_and_the_time_left(capsys, monkeypatch):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.peers import Contestant, Evaluation
+from experiments.race import Contestant, Evaluation
 
 # Not an import statement: torch is an optional extra, and pyright must pass where it is missing.
 torch: Any = importlib.import_module("torch")

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from configs import sinusoid as sinusoid_config
-from experiments import benchmark, peers
+from experiments import benchmark, race
 from experiments.sinusoid import build_model
 from mamljax import Batch, Task, init_state, maml, meta_step, metrics
 from mamljax.losses import mean_squared_error
@@ -38,7 +38,7 @@ def torch_peers():
 @pytest.fixture
 def clock(monkeypatch):
     fake = types.SimpleNamespace(now=0.0)  # passes only while a contestant runs
-    monkeypatch.setattr(peers.time, "perf_counter", lambda: fake.now)
+    monkeypatch.setattr(race.time, "perf_counter", lambda: fake.now)
     return fake
 
 
@@ -49,15 +49,15 @@ def racer(clock, name, variant, rate, compiles=True):
         clock.now += num_iterations / rate() + 5.0 * compiles
         return 5.0 * compiles
 
-    return peers.Contestant(name, variant, 1, compiles, evaluation, run)
+    return race.Contestant(name, variant, 1, compiles, evaluation, run)
 
 
 def evaluation(loss=2.0, gradient=(3.0, 4.0), name="w"):
-    return peers.Evaluation(loss, {name: np.array(gradient)})
+    return race.Evaluation(loss, {name: np.array(gradient)})
 
 
 def claim(name, found):
-    return peers.Contestant(name, "", 1, False, lambda: found, lambda n: 0.0)
+    return race.Contestant(name, "", 1, False, lambda: found, lambda n: 0.0)
 
 
 def test_writes_every_measurement_and_a_chart(suite, tmp_path):
@@ -105,7 +105,7 @@ def test_without_torch_measures_mamljax_alone_and_says_so(tmp_path, config, monk
 def test_torch_computes_the_same_with_the_threads_it_was_given(suite, torch_peers):
     theirs = suite.contestants[1:]
     assert [one.name for one in theirs] == ["torch.func"] * 2 + ["torch loop"] * 2
-    assert len(peers.require_same(suite.contestants)) == 4
+    assert len(race.require_same(suite.contestants)) == 4
     for one in theirs:
         one.run(2)
         assert torch_peers.torch.get_num_threads() == int(one.variant.split()[0])
@@ -117,8 +117,8 @@ def test_a_first_order_gradient_is_not_the_same(config, tmp_path, torch_peers, m
     first_order = functools.partial(lambda grad, *args, create_graph: grad(*args), autograd.grad)
     monkeypatch.setattr(autograd, "grad", first_order)
     *_, looped = torch_peers.contestants(config, *shared)
-    with pytest.raises(peers.DisagreementError, match="torch loop, 2 threads and mamljax"):
-        peers.require_same([ours, looped])
+    with pytest.raises(race.DisagreementError, match="torch loop, 2 threads and mamljax"):
+        race.require_same([ours, looped])
 
 
 @pytest.mark.parametrize("name", ["vmapped_loss", "looped_loss"])
@@ -167,13 +167,13 @@ WRONG = ({"gradient": (3, 4.001)}, {"gradient": (3, np.nan)}, {"loss": 2.0001}, 
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_a_wrong_contestant_is_refused(wrong):
     claims = [claim("a", evaluation()), claim("b", evaluation()), claim("c", evaluation(**wrong))]
-    with pytest.raises(peers.DisagreementError, match=r"^c, "):
-        peers.require_same(claims)
+    with pytest.raises(race.DisagreementError, match=r"^c, "):
+        race.require_same(claims)
 
 
 def test_rounding_is_not_a_disagreement():
     near = evaluation(loss=2.00001, gradient=(3.0, 4.0001))
-    (record,) = peers.require_same([claim("a", evaluation()), claim("b", near)])
+    (record,) = race.require_same([claim("a", evaluation()), claim("b", near)])
     assert record["gradient_error"] == pytest.approx(2e-5, rel=0.01)
 
 
@@ -183,7 +183,7 @@ def test_compares_with_the_faster_variant_and_leaves_compiling_out(clock):
         racer(clock, "theirs", "1 thread", lambda: 100.0),
         racer(clock, "theirs", "2 threads", lambda: 200.0),
     ]
-    rows = peers.measure(peers.Suite({}, 25, racers), seconds=1.0, repeats=3)
+    rows = race.measure(race.Suite({}, 25, racers), seconds=1.0, repeats=3)
     assert [row["best_variant"] for row in rows] == [True, False, True]
     ratios = [row["reference_is_times_faster"]["of_medians"] for row in rows]
     np.testing.assert_allclose(ratios, [1.0, 8.0, 4.0], rtol=1e-3)
@@ -194,6 +194,6 @@ def test_compares_with_the_faster_variant_and_leaves_compiling_out(clock):
 def test_a_contestant_of_changing_speed_is_measured_for_its_time(clock):
     rates = iter([1.0, 1.0] + [100.0] * 95)  # slow while calibrating, fast, and slow again
     changing = racer(clock, "changing", "", lambda: next(rates, 1.0), compiles=False)
-    (row,) = peers.measure(peers.Suite({}, 25, [changing]), seconds=1.0, repeats=2)
+    (row,) = race.measure(race.Suite({}, 25, [changing]), seconds=1.0, repeats=2)
     np.testing.assert_allclose(row["iterations"], [95, 1], atol=6)
     assert clock.now < 10
