@@ -20,6 +20,7 @@ from experiments.training import train
 from mamljax import evaluate, maml, models, report
 from mamljax.baselines import oracle, pretrain, tune_inner_lr
 from mamljax.losses import mean_squared_error
+from mamljax.progress import progress
 from mamljax.tasks import sinusoid
 from mamljax.types import Learner, Params
 
@@ -33,7 +34,7 @@ PAPER = {  # table 2, 5-shot MSE after 1, 5 and 10 steps
 
 
 class Method(NamedTuple):
-    """A trained method, ready to be tested: its learner for each number of shots."""
+    """A trained method: its learner for each number of shots (none yet if it must be tuned)."""
 
     learners: dict[int, Learner]
     meta_params: Params
@@ -49,34 +50,14 @@ def run(config: Config, workdir: Path) -> dict[str, Any]:
         name: jax.random.fold_in(jax.random.key(config.seed), i) for i, name in enumerate(names)
     }
     methods, train_info = trained_methods(config, workdir, keys)
-    details: dict[str, Any] = {"inner_lr": {}, "train": train_info}
+    details: dict[str, Any] = {"train": train_info}
     if config.averaging.enabled:
         averaged, details["averaging"] = sinusoid_averaging.train_all(
             build_model(config), functools.partial(task_sampler, config), config, keys["averaging"]
         )
         methods.update({name: Method({}, params) for name, params in averaged.items()})
-    for name, method in methods.items():
-        if not method.learners:
-            methods[name], details["inner_lr"][name] = tuned(config, method, keys["tune"])
-
-    results = [
-        report.result(
-            name,
-            f"{shots}-shot",
-            "mse",
-            evaluate(
-                method.learners[shots],
-                method.meta_params,
-                task_sampler(config, shots, reveal=method.sees_task),
-                keys["test"],
-                num_tasks=config.evaluate.num_tasks,
-                num_steps=config.evaluate.num_inner_steps,
-            ),
-            paper=_paper(name, shots),
-        )
-        for name, method in methods.items()
-        for shots in config.evaluate.shots
-    ]
+    details["inner_lr"] = tune(config, methods, keys["tune"])
+    results = test(config, methods, keys["test"])
     sinusoid_figures.draw(workdir / "figures", config, methods, results)
     summary = {
         **report.provenance("sinusoid", config.to_dict()),
@@ -144,25 +125,50 @@ def trained_methods(config: Config, workdir: Path, keys: dict[str, jax.Array]):
     return methods, {name: run.train for name, run in runs.items()}
 
 
-def tuned(config: Config, method: Method, key: jax.Array) -> tuple[Method, dict[str, Any]]:
-    """Fine-tuning learners with the best step size for each number of shots."""
+def tune(config: Config, methods: dict[str, Method], key: jax.Array) -> dict[str, Any]:
+    """Give every method that has no learners yet its best fine-tuning step size per setting."""
     build = functools.partial(_fine_tuner, build_model(config))
-    best = {
-        shots: tune_inner_lr(
-            build,
-            method.meta_params,
-            task_sampler(config, shots),
-            key,
-            candidates=config.tune.candidates,
-            num_tasks=config.tune.num_tasks,
-            num_steps=config.evaluate.num_inner_steps,
-        )
-        for shots in config.evaluate.shots
-    }
-    learners = {shots: build(choice.inner_lr) for shots, choice in best.items()}
-    return method._replace(learners=learners), {
-        f"{shots}-shot": choice.inner_lr for shots, choice in best.items()
-    }
+    pending = [name for name, method in methods.items() if not method.learners]
+    chosen = {}
+    with progress("tune", len(pending)) as update:
+        for done, name in enumerate(pending, start=1):
+            best = {
+                shots: tune_inner_lr(
+                    build,
+                    methods[name].meta_params,
+                    task_sampler(config, shots),
+                    key,
+                    candidates=config.tune.candidates,
+                    num_tasks=config.tune.num_tasks,
+                    num_steps=config.evaluate.num_inner_steps,
+                ).inner_lr
+                for shots in config.evaluate.shots
+            }
+            learners = {shots: build(inner_lr) for shots, inner_lr in best.items()}
+            methods[name] = methods[name]._replace(learners=learners)
+            chosen[name] = {f"{shots}-shot": inner_lr for shots, inner_lr in best.items()}
+            update(done, f"{name} {chosen[name]}")
+    return chosen
+
+
+def test(config: Config, methods: dict[str, Method], key: jax.Array) -> list[dict[str, Any]]:
+    """Every method in every setting, on the same test tasks."""
+    results = []
+    with progress("test", len(methods) * len(config.evaluate.shots)) as update:
+        for name, method in methods.items():
+            for shots in config.evaluate.shots:
+                scores = evaluate(
+                    method.learners[shots],
+                    method.meta_params,
+                    task_sampler(config, shots, reveal=method.sees_task),
+                    key,
+                    num_tasks=config.evaluate.num_tasks,
+                    num_steps=config.evaluate.num_inner_steps,
+                )
+                setting = f"{shots}-shot"
+                results.append(report.result(name, setting, "mse", scores, _paper(name, shots)))
+                update(len(results), f"{name} {setting}")
+    return results
 
 
 def _fine_tuner(model, inner_lr):
