@@ -51,11 +51,12 @@ def test_scores_are_query_losses_before_and_after_each_step(report_of, learner_o
     np.testing.assert_allclose(report.values, [[after(s) for s in range(4)]] * 2, rtol=1e-5)
 
 
-@pytest.mark.parametrize("task_chunk", [1, 7, 100])
-def test_chunks_of_tasks_change_nothing(report_of, learner_of, task_chunk):
+def test_chunks_of_tasks_change_nothing(report_of, learner_of):
     learner = learner_of(num_steps=2)
-    whole, parts = (report_of(learner=learner, task_chunk=chunk) for chunk in (None, task_chunk))
-    np.testing.assert_allclose(parts.values, whole.values, rtol=1e-5)
+    whole = report_of(learner=learner).values
+    for task_chunk in (1, 7, 100):
+        parts = report_of(learner=learner, task_chunk=task_chunk).values
+        np.testing.assert_allclose(parts, whole, rtol=1e-5)
 
 
 def test_every_setting_meets_the_same_tasks(report_of, learner_of):
