@@ -36,7 +36,7 @@ def learning_curves(
     path: Path, panels: Mapping[str, Mapping[str, Curve]], *, ylabel: str, title: str
 ) -> None:
     """Scores against inner steps, one panel per setting and one line per method, with intervals."""
-    figure = Figure(figsize=(1 + 4 * len(panels), 3.8), layout="constrained")
+    figure = Figure(figsize=(2.5 + 4 * len(panels), 3.8), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (setting, curves) in zip(axes, panels.items(), strict=True):
         for index, (method, curve) in enumerate(curves.items()):
@@ -47,7 +47,7 @@ def learning_curves(
         axis.set(title=setting, xlabel="gradient steps", ylim=(0, None))
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(ylabel)
-    axes[-1].legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     figure.suptitle(title)
     _save(figure, path)
 
