@@ -107,8 +107,9 @@ def summarise(scores: np.ndarray, losses: np.ndarray) -> Report:
     """Statistics over tasks of scores ``[num_tasks, S + 1]``, and the count of diverged tasks."""
     scores, losses = np.asarray(scores, np.float64), np.asarray(losses, np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        before = np.maximum(losses[:, 0], losses[:, 0].mean())
         finite = np.isfinite(losses).all(axis=1)
+        usual = losses[finite, 0].mean() if finite.any() else 0.0
+        before = np.maximum(losses[:, 0], usual)
         diverged = ~finite | (losses[:, -1] > DIVERGENCE * before)
         std = scores.std(axis=0)
         return Report(

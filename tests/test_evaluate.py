@@ -129,6 +129,11 @@ def test_which_tasks_count_as_diverged(curve, diverged):
     np.testing.assert_array_equal(report.mean, 0.0)  # of the scores, not of the losses
 
 
+def test_a_task_that_starts_as_nan_does_not_hide_another():
+    losses = np.array([[1.0, 0.5]] * 10 + [[np.nan, np.nan], [1.0, 50.0]])
+    assert summarise(losses, losses).num_diverged == 2
+
+
 def test_diverged_tasks_are_counted_and_kept(report_of, learner_of):
     wild = learner_of(inner_lr=1e20, num_steps=2)
     report = report_of(learner=wild)

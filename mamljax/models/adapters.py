@@ -70,20 +70,14 @@ def from_linen(module: "linen.Module", **call_options: Any) -> Model:
     offered = _accepts(module.__call__, ("step", "deterministic"), besides=call_options)
 
     def init(key, inputs):
-        params_key, dropout_key = jax.random.split(key)
-        variables = module.init(
-            {"params": params_key, "dropout": dropout_key},
-            inputs,
-            **offered(step=0, deterministic=True),
-            **call_options,
-        )
-        return variables["params"]
+        options = offered(step=0, deterministic=True) | call_options
+        return module.init(key, inputs, **options)["params"]
 
     def apply(params, inputs, *, key=None, step=0):
         outputs, _ = module.apply(
             {"params": params},
             inputs,
-            rngs=None if key is None else {"dropout": key},
+            rngs=key,  # every stream, whatever its name, is derived from it
             mutable=DenyList("params"),
             **offered(step=step, deterministic=key is None),
             **call_options,
