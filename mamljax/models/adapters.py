@@ -70,8 +70,10 @@ def from_linen(module: "linen.Module", **call_options: Any) -> Model:
     offered = _accepts(module.__call__, ("step", "deterministic"), besides=call_options)
 
     def init(key, inputs):
+        params_key, other_key = jax.random.split(key)
+        rngs = {"params": params_key, "dropout": other_key}
         options = offered(step=0, deterministic=True) | call_options
-        return module.init(key, inputs, **options)["params"]
+        return module.init(rngs, inputs, **options)["params"]
 
     def apply(params, inputs, *, key=None, step=0):
         outputs, _ = module.apply(
