@@ -9,9 +9,9 @@ Variants, given after a colon (``configs/sinusoid.py:fomaml``):
     paper    the paper's inner step size instead of the authors' code's, see below
     quick    10,000 iterations and 200 test tasks: a minute, to see everything work
 
-Expected (seed 0, 5-shot MSE after 1 / 5 / 10 steps): MAML about 0.5 / 0.3 / 0.25 (paper 0.67 / 0.38
-/ 0.35), pretrain about 2.4 / 2.2 / 2.1 (paper 2.41 / 2.23 / 2.19). Two to three minutes on 2 cores,
-six with table2.
+Expected (seed 0, 5-shot MSE after 1 / 5 / 10 steps): MAML 0.64 / 0.32 / 0.29 (paper 0.67 / 0.38 /
+0.35), pretrain 2.69 / 2.49 / 2.52 (paper 2.41 / 2.23 / 2.19). Two minutes on 2 cores, eight with
+table2, one with quick.
 
 Where the paper and the authors' code differ: the inner step size is 0.01 in the paper's text and
 0.001 by default in their code. 0.001 reproduces table 2. With 0.01 about one 5-shot task in 500
