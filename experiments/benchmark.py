@@ -22,9 +22,7 @@ import jax
 import numpy as np
 import optax
 from absl import app, flags
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
 
 import mamljax
@@ -32,7 +30,7 @@ from configs import sinusoid as sinusoid_config
 from experiments import sinusoid as sinusoid_experiment
 from experiments.race import Contestant, Evaluation, Suite, matmul_gflops, measure, require_same
 from experiments.settings import Config
-from mamljax import files, losses, models, report
+from mamljax import files, losses, models, plots, report
 from mamljax.metrics import MetricLogger
 from mamljax.progress import training_progress
 from mamljax.tasks.sampling import sample_tasks
@@ -102,7 +100,7 @@ def show(found: dict[str, Any]) -> None:
             f"{row['compile_seconds']:.2f}",
             f"{ratio['of_medians']:.3g}x ({pairs['min']:.3g} to {pairs['max']:.3g})",
         )
-    console = Console(width=None if Console().is_terminal else 140)
+    console = report.console()
     console.print(table)
     for line in found["skipped"]:
         console.print(line, markup=False)
@@ -115,7 +113,6 @@ def draw(path: Path, found: dict[str, Any]) -> None:
     medians = np.array([rate["median"] for rate in rates])
     spread = [medians - [r["min"] for r in rates], [r["max"] for r in rates] - medians]
     figure = Figure(figsize=(7.5, 1.2 + 0.6 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)  # drawn without a screen, whatever backend the user has set
     axes = figure.subplots()
     colors = ["tab:gray"] * (len(rows) - 1) + ["tab:blue"]
     names = [f"{row['name']}\n{row['variant']}" for row in rows]
@@ -128,7 +125,7 @@ def draw(path: Path, found: dict[str, Any]) -> None:
     axes.set_xlim(min(medians) / 4, max(rate["max"] for rate in rates) * 5)
     axes.set(xlabel="meta-iterations per second (log scale)", title=found["experiment"])
     axes.grid(axis="x", alpha=0.3)
-    figure.savefig(path, dpi=120)
+    plots.save(figure, path)
 
 
 def _mamljax_sinusoid(workdir: Path, config: Config) -> tuple[Contestant, Any, Any, Any]:

@@ -51,14 +51,15 @@ def run(config: Config, workdir: Path) -> dict[str, Any]:
     }
     methods, train_info = trained_methods(config, workdir, keys)
     details: dict[str, Any] = {"train": train_info}
+    sampler = functools.partial(task_sampler, config)
     if config.averaging.enabled:
         averaged, details["averaging"] = sinusoid_averaging.train_all(
-            build_model(config), functools.partial(task_sampler, config), config, keys["averaging"]
+            build_model(config), sampler, config, keys["averaging"]
         )
         methods.update({name: Method({}, params) for name, params in averaged.items()})
     details["inner_lr"] = tune(config, methods, keys["tune"])
     results = test(config, methods, keys["test"])
-    sinusoid_figures.draw(workdir / "figures", config, methods, results)
+    sinusoid_figures.draw(workdir / "figures", config, sampler, methods, results)
     summary = {
         **report.provenance("sinusoid", config.to_dict()),
         "wall_seconds": time.perf_counter() - started,

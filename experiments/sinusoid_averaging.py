@@ -54,7 +54,7 @@ def train_all(
             )
             averaged[method] = jax.block_until_ready(result.params)
             update(2 * index + 2, f"{method}: mean error {float(result.errors.mean()):.3g}")
-            reached = _errors(np.asarray(result.errors))
+            reached = _errors(np.asarray(result.errors), options.max_error)
             details[method] = {"strength": strength, "sweep": sweep, **reached}
     return averaged, details
 
@@ -72,10 +72,10 @@ def _strongest(
     )
 
 
-def _errors(errors: np.ndarray) -> dict[str, float]:
+def _errors(errors: np.ndarray, bound: float) -> dict[str, float]:
     return {
         "mean_error": float(errors.mean()),
         "median_error": float(np.median(errors)),
         "max_error": float(errors.max()),
-        "fraction_below_0.02": float((errors < 0.02).mean()),
+        f"fraction_below_{bound:g}": float((errors < bound).mean()),
     }

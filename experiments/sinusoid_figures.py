@@ -1,7 +1,7 @@
 """The sinusoid figures of the paper: 2 and 7 (fits), 3 and 6 (error against gradient steps)."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,18 @@ import numpy as np
 
 from experiments.settings import Config
 from mamljax import plots
-from mamljax.tasks import sinusoid
-from mamljax.types import Array, Learner, Params, PyTree
+from mamljax.types import Array, Learner, Params, PyTree, Sampler
 
 SHOWN = (0, 1, 10)
 """Gradient steps whose fits are drawn."""
 
 
 def draw(
-    directory: Path, config: Config, methods: Mapping[str, Any], results: list[dict[str, Any]]
+    directory: Path,
+    config: Config,
+    task_sampler: Callable[..., Sampler],
+    methods: Mapping[str, Any],
+    results: list[dict[str, Any]],
 ) -> None:
     """Draw all four figures from trained methods and their results."""
     _draw_errors(directory, config, results)
@@ -27,7 +30,7 @@ def draw(
     compared = (config.train.method, "pretrain")
     low, high = config.task.inputs
     left, right = (low, (low + high) / 2), ((low + high) / 2, high)
-    panel = functools.partial(_fit, config, methods)
+    panel = functools.partial(_fit, config, task_sampler, methods)
     plots.fitted_curves(
         directory / "figure2.png",
         [
@@ -68,6 +71,7 @@ def _draw_errors(directory: Path, config: Config, results: list[dict[str, Any]])
 
 def _fit(
     config: Config,
+    task_sampler: Callable[..., Sampler],
     methods: Mapping[str, Any],
     name: str,
     shots: int,
@@ -76,10 +80,9 @@ def _fit(
     support_inputs: tuple[float, float] | None = None,
 ) -> plots.Fit:
     """Adapt a method to the sinusoid of a seed and predict over the whole input range."""
-    ranges: dict[str, Any] = {key: tuple(value) for key, value in config.task.items()}
     key = jax.random.fold_in(jax.random.key(config.seed), seed)
-    task = sinusoid(shots, 1, **ranges, support_inputs=support_inputs)(None, key)
-    _, amplitude, phase = sinusoid(shots, 1, **ranges, reveal=True)(None, key).query.inputs[0]
+    task = task_sampler(shots, 1, support_inputs=support_inputs)(None, key)
+    _, amplitude, phase = task_sampler(shots, 1, reveal=True)(None, key).query.inputs[0]
     low, high = config.task.inputs
     grid = jnp.linspace(low, high, 200)[:, None]
     learner, meta_params = methods[name].learners[shots], methods[name].meta_params

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mamljax.report import SHOWN_STEPS
+from mamljax.report import markdown_table, published, shown_steps
 
 
 def table(reports: Sequence[dict[str, Any]]) -> str:
@@ -31,22 +31,17 @@ def table(reports: Sequence[dict[str, Any]]) -> str:
     for report in reports:
         for row in report["results"]:
             rows.setdefault((row["method"], row["setting"]), []).append(row)
-    last = max(row["steps"][-1] for same in rows.values() for row in same)
-    steps = [step for step in SHOWN_STEPS if step <= last]
-    header = [
-        "method",
-        "setting",
-        *(f"{step} step{'s' * (step != 1)}" for step in steps),
-        "diverged",
+    steps, names = shown_steps([row for same in rows.values() for row in same])
+    lines = [
+        [
+            *(method, setting),
+            *(_cell(same, step) for step in steps),
+            f"{sum(r['num_diverged'] for r in same)}/{sum(r['num_tasks'] for r in same)}",
+        ]
+        for (method, setting), same in rows.items()
     ]
-    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
-    for (method, setting), same in rows.items():
-        diverged = sum(row["num_diverged"] for row in same)
-        cells = [_cell(same, step) for step in steps]
-        total = sum(row["num_tasks"] for row in same)
-        lines.append(f"| {' | '.join([method, setting, *cells, f'{diverged}/{total}'])} |")
-    lines += ["", f"Mean over seeds {sorted(seeds)} (smallest to largest seed); **the paper's**."]
-    return "\n".join(lines)
+    note = f"Mean over seeds {sorted(seeds)} (smallest to largest seed); **the paper's**."
+    return "\n".join([*markdown_table(["method", "setting", *names, "diverged"], lines), "", note])
 
 
 def _cell(rows: Sequence[dict[str, Any]], step: int) -> str:
@@ -55,10 +50,8 @@ def _cell(rows: Sequence[dict[str, Any]], step: int) -> str:
     text = f"{np.mean(values):.3g}"
     if len(values) > 1:
         text += f" ({np.min(values):.3g} to {np.max(values):.3g})"
-    paper = rows[0]["paper"]
-    if paper and step in paper["steps"]:
-        text += f" **{paper['mean'][paper['steps'].index(step)]:.3g}**"
-    return text
+    paper = published(rows[0], step)
+    return text if paper is None else f"{text} **{paper:.3g}**"
 
 
 if __name__ == "__main__":

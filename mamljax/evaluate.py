@@ -1,6 +1,5 @@
 """Meta-testing: adapt to unseen tasks and score the query set after every inner step."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -61,14 +60,26 @@ def evaluate(
     """
     checks.at_least("num_tasks", num_tasks, 1)
     chunk = checks.at_least("task_chunk", num_tasks if task_chunk is None else task_chunk, 1)
-    scores, losses = _query_curves(
+    scores, losses = _jitted_curves(
         learner, sampler, num_tasks, num_steps, metric, chunk, meta_params, key
     )
     return summarise(np.asarray(scores), np.asarray(losses))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
-def _query_curves(learner, sampler, num_tasks, num_steps, metric, chunk, meta_params, key):
+def query_curves(
+    learner: Learner,
+    sampler: Sampler,
+    num_tasks: int,
+    num_steps: int | None,
+    metric: LossFn | None,
+    chunk: int,
+    meta_params: Params,
+    key: Array,
+) -> tuple[Array, Array]:
+    """Query scores and losses of sampled tasks, ``[num_tasks, S + 1]`` each; see `evaluate`.
+
+    Pure, to be swept over with `jax.vmap`.
+    """
     task_key, adapt_key = jax.random.split(key)
     tasks = sample_tasks(sampler, meta_params, task_key, num_tasks)
 
@@ -77,6 +88,9 @@ def _query_curves(learner, sampler, num_tasks, num_steps, metric, chunk, meta_pa
 
     keys = jax.random.split(adapt_key, num_tasks)
     return jax.lax.map(one_task, (tasks, keys), batch_size=min(chunk, num_tasks))
+
+
+_jitted_curves = jax.jit(query_curves, static_argnums=(0, 1, 2, 3, 4, 5))
 
 
 def query_curve(

@@ -49,7 +49,7 @@ def learning_curves(
     axes[0].set_ylabel(ylabel)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     figure.suptitle(title)
-    _save(figure, path)
+    save(figure, path)
 
 
 def fitted_curves(path: Path, rows: Sequence[Sequence[Fit]], *, title: str) -> None:
@@ -67,10 +67,11 @@ def fitted_curves(path: Path, rows: Sequence[Sequence[Fit]], *, title: str) -> N
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     figure.suptitle(title)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)  # drawn without a screen, whatever backend the user has set
     figure.savefig(path, dpi=120)

@@ -94,9 +94,7 @@ def markdown(report: dict[str, Any]) -> str:
         "",
         "Mean over tasks ± 95% interval (1.96 std / √n); in brackets the paper's value.",
         "",
-        "| " + " | ".join(header) + " |",
-        "|" + "---|" * len(header),
-        *("| " + " | ".join(row) + " |" for row in rows),
+        *markdown_table(header, rows),
         "",
         f"- command: `{report['command']}`",
         f"- seed: {report['seed']}",
@@ -111,9 +109,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 def table(results: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Header and rows: method, setting, the score at each of `SHOWN_STEPS`, diverged tasks."""
-    last = max(row["steps"][-1] for row in results)
-    steps = [step for step in SHOWN_STEPS if step <= last]
-    names = [f"{step} step{'' if step == 1 else 's'}" for step in steps]
+    steps, names = shown_steps(results)
     rows = [
         [row["method"], row["setting"], row["metric"]]
         + [_cell(row, step) for step in steps]
@@ -121,6 +117,27 @@ def table(results: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]
         for row in results
     ]
     return ["method", "setting", "metric", *names, "diverged"], rows
+
+
+def shown_steps(results: Sequence[dict[str, Any]]) -> tuple[list[int], list[str]]:
+    """Those of `SHOWN_STEPS` that were evaluated, and their column names."""
+    last = max(row["steps"][-1] for row in results)
+    steps = [step for step in SHOWN_STEPS if step <= last]
+    return steps, [f"{step} step{'' if step == 1 else 's'}" for step in steps]
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    rule = "|" + "---|" * len(header)
+    return [f"| {' | '.join(header)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def published(row: dict[str, Any], step: int) -> float | None:
+    """The paper's number beside a row's score after `step` inner steps, if there is one."""
+    paper = row["paper"]
+    if paper is None or step not in paper["steps"]:
+        return None
+    return paper["mean"][paper["steps"].index(step)]
 
 
 def show(report: dict[str, Any]) -> None:
@@ -131,20 +148,21 @@ def show(report: dict[str, Any]) -> None:
         printed.add_column(name, justify="left" if index < 3 else "right")
     for row in rows:
         printed.add_row(*row)
-    console = Console()
-    # In a pipe or a log there is no screen whose width could matter.
-    console = console if console.is_terminal else Console(width=160)
-    console.print(printed)
+    console().print(printed)
+
+
+def console() -> Console:
+    """Where tables are printed: in a pipe or a log there is no screen whose width could matter."""
+    screen = Console()
+    return screen if screen.is_terminal else Console(width=160)
 
 
 def _cell(row: dict[str, Any], step: int) -> str:
     if step >= len(row["mean"]):
         return ""
     text = f"{row['mean'][step]:.3g} ± {row['ci95'][step]:.2g}"
-    paper = row["paper"]
-    if paper and step in paper["steps"]:
-        text += f" ({paper['mean'][paper['steps'].index(step)]:.3g})"
-    return text
+    paper = published(row, step)
+    return text if paper is None else f"{text} ({paper:.3g})"
 
 
 def _command() -> str:

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mamljax import checks
-from mamljax.evaluate import query_curve
-from mamljax.tasks.sampling import sample_tasks
+from mamljax.evaluate import query_curves
 from mamljax.types import Learner, Params, Sampler
 
 
@@ -55,17 +54,12 @@ def tune_inner_lr(
 
     @jax.jit
     def sweep(step_sizes, meta_params, key):
-        task_key, adapt_key = jax.random.split(key)
-        tasks = sample_tasks(sampler, meta_params, task_key, num_tasks)
-        keys = jax.random.split(adapt_key, num_tasks)
-
         def mean_loss(inner_lr):
             learner = make_learner(inner_lr)
-
-            def one_task(task, key):
-                return query_curve(learner, meta_params, task, key, num_steps=num_steps)[1]
-
-            return jnp.mean(jax.vmap(one_task)(tasks, keys)[:, 1:])
+            _, losses = query_curves(
+                learner, sampler, num_tasks, num_steps, None, num_tasks, meta_params, key
+            )
+            return jnp.mean(losses[:, 1:])
 
         return jax.vmap(mean_loss)(step_sizes)
 
