@@ -1,6 +1,6 @@
 """One training run with everything around it: resume, progress, metrics, checkpoints."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import optax
 from experiments.settings import Config
 from mamljax import metrics
 from mamljax.checkpoint import Checkpoints, checkpoint_hook
+from mamljax.evaluate import Report
 from mamljax.meta import init_state, meta_step
 from mamljax.metrics import MetricLogger
 from mamljax.progress import training_progress
@@ -19,7 +20,7 @@ from mamljax.types import Learner, Params, Sampler
 
 
 class Run(NamedTuple):
-    """The trained meta-parameters, and the ``train`` entry of the report."""
+    """The meta-parameters to be tested, and the ``train`` entry of the report."""
 
     meta_params: Params
     train: dict[str, Any]
@@ -37,6 +38,7 @@ def train(
     log: Config,
     workdir: Path,
     depends_on: Mapping[str, Any],
+    validate: Callable[[Params], Report] | None = None,
 ) -> Run:
     """Meta-train `learner`, or go on where an earlier process stopped.
 
@@ -51,6 +53,8 @@ def train(
       log: ``chunk`` and ``checkpoint_every``, in meta-iterations.
       workdir: of the experiment.
       depends_on: the config values that the run depends on; a change refuses to resume.
+      validate: the accuracy on validation tasks. Every checkpoint is scored by it (after the last
+        inner step), and the best one is returned instead of the last.
     """
     init_key, fit_key = jax.random.split(key)
     inputs = jax.eval_shape(sampler, None, key).query.inputs
@@ -68,6 +72,16 @@ def train(
         MetricLogger(workdir, name, resume_step=done) as logger,
         training_progress(name, num_iterations, done) as show,
     ):
+
+        def score(chunk: Chunk) -> float:
+            if validate is None:
+                return float(np.mean(chunk.metrics.loss))
+            mean = validate(chunk.state.meta_params).mean
+            logger.write(
+                chunk.step, **{f"validation_step_{s}": float(x) for s, x in enumerate(mean)}
+            )
+            return 1.0 - float(mean[-1])  # the error: lower is better
+
         state = fit(
             meta_step(learner.meta_gradient, tx),
             state,
@@ -76,17 +90,25 @@ def train(
             num_steps=num_iterations,
             meta_batch=meta_batch,
             chunk=log.chunk,
-            hooks=[show, logger, checkpoint_hook(checkpoints, log.checkpoint_every), note_compile],
+            hooks=[
+                show,
+                logger,
+                checkpoint_hook(checkpoints, log.checkpoint_every, score),
+                note_compile,
+            ],
         )
+    chosen = state if validate is None else checkpoints.restore(state, best=True) or state
     rates = [
         record["iterations_per_second"]
         for record in metrics.read(workdir / metrics.FILE)
         if record["run"] == name and record.get("iterations_per_second")
     ]
     return Run(
-        state.meta_params,
+        chosen.meta_params,
         {
             "iterations": int(state.step),
+            "tested_checkpoint": int(chosen.step),
+            "chosen_by": "last iteration" if validate is None else "best validation accuracy",
             "iterations_per_second": float(np.median(rates or [np.nan])),
             "compile_seconds": compile_seconds[0] if compile_seconds else None,
         },

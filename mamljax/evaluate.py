@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from mamljax import checks
-from mamljax.tasks.sampling import sample_tasks
+from mamljax.tasks.sampling import as_partial
 from mamljax.types import Array, Learner, LossFn, Params, Sampler, Task
 
 DIVERGENCE = 10.0
@@ -61,7 +61,7 @@ def evaluate(
     checks.at_least("num_tasks", num_tasks, 1)
     chunk = checks.at_least("task_chunk", num_tasks if task_chunk is None else task_chunk, 1)
     scores, losses = _jitted_curves(
-        learner, sampler, num_tasks, num_steps, metric, chunk, meta_params, key
+        learner, as_partial(sampler), num_tasks, num_steps, metric, chunk, meta_params, key
     )
     return summarise(np.asarray(scores), np.asarray(losses))
 
@@ -81,16 +81,19 @@ def query_curves(
     Pure, to be swept over with `jax.vmap`.
     """
     task_key, adapt_key = jax.random.split(key)
-    tasks = sample_tasks(sampler, meta_params, task_key, num_tasks)
 
-    def one_task(data):
-        return query_curve(learner, meta_params, *data, num_steps=num_steps, metric=metric)
+    def one_task(keys):
+        task_key, adapt_key = keys  # drawn here, so that only one chunk of tasks is in memory
+        task = sampler(meta_params, task_key)
+        return query_curve(
+            learner, meta_params, task, adapt_key, num_steps=num_steps, metric=metric
+        )
 
-    keys = jax.random.split(adapt_key, num_tasks)
-    return jax.lax.map(one_task, (tasks, keys), batch_size=min(chunk, num_tasks))
+    keys = jax.random.split(task_key, num_tasks), jax.random.split(adapt_key, num_tasks)
+    return jax.lax.map(one_task, keys, batch_size=min(chunk, num_tasks))
 
 
-_jitted_curves = jax.jit(query_curves, static_argnums=(0, 1, 2, 3, 4, 5))
+_jitted_curves = jax.jit(query_curves, static_argnums=(0, 2, 3, 4, 5))
 
 
 def query_curve(

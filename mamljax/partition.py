@@ -53,6 +53,19 @@ def by_path(select: str | Callable[[str], bool]) -> Partition:
     return Partition(split, merge)
 
 
+def all_but(pattern: str) -> Partition:
+    """Every parameter adapts but those in whose path the regular expression is found.
+
+    ``all_but("norm")`` shares the parameters of the norms between tasks, as the MAML authors'
+    classification code does.
+
+    >>> all_but("norm").split({"dense": 1.0, "norm": 2.0})
+    ({'dense': 1.0, 'norm': None}, {'dense': None, 'norm': 2.0})
+    """
+    excluded = _searching(pattern)
+    return by_path(lambda path: not excluded(path))
+
+
 def _searching(pattern: str) -> Callable[[str], bool]:
     try:
         compiled = re.compile(pattern)

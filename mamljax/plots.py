@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -68,6 +68,55 @@ def fitted_curves(path: Path, rows: Sequence[Sequence[Fit]], *, title: str) -> N
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     figure.suptitle(title)
     save(figure, path)
+
+
+def episode(path: Path, support: np.ndarray, query: np.ndarray, *, ways: int) -> None:
+    """One few-shot task: a row per class, its support images on the left, its queries right.
+
+    Args:
+      path: of the PNG.
+      support, query: images ``[N * K, H, W, ch]`` and ``[N * Q, H, W, ch]`` in [0, 1], class by
+        class; of the queries the first five per class are shown.
+      ways: classes ``N``.
+    """
+    rows = [images.reshape(ways, -1, *images.shape[1:]) for images in (support, query)]
+    shots, shown = rows[0].shape[1], [rows[0], rows[1][:, :5]]
+    columns = shots + shown[1].shape[1]
+    figure = Figure(figsize=(0.8 * columns + 0.8, 0.8 * ways + 0.6), layout="constrained")
+    axes = figure.subplots(ways, columns, squeeze=False)
+    images = np.concatenate(shown, axis=1)
+    for axis, image in zip(axes.flat, images.reshape(-1, *images.shape[2:]), strict=True):
+        gray = image.shape[-1] == 1
+        axis.imshow(image[..., 0] if gray else image, cmap="gray_r", vmin=0, vmax=1)
+        axis.set(xticks=[], yticks=[])
+    for label, row in enumerate(axes):
+        row[0].set_ylabel(f"class {label}")
+    axes[0, 0].set_title("support", loc="left", fontsize=9)
+    axes[0, shots].set_title("query", loc="left", fontsize=9)
+    save(figure, path)
+
+
+def training_curves(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Meta-loss and validation scores over training, from the records of `metrics.read`."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _over_training(left, records, ["loss"])
+    left.set(ylabel="meta-loss", ylim=(0, None))
+    names = sorted({name for record in records for name in record if "_step_" in name})
+    names.sort(key=lambda name: int(name.rpartition("_")[2]))
+    _over_training(right, records, names)
+    right.set(ylabel="validation score")
+    if names:
+        right.legend(fontsize=8)
+    save(figure, path)
+
+
+def _over_training(axis: Any, records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    for name in names:
+        points = [(r["step"], r[name]) for r in records if r.get(name) is not None]
+        axis.plot(*zip(*points, strict=True), label=name.replace("_", " "), linewidth=1)
+    axis.set(xlabel="meta-iteration")
+    axis.grid(alpha=0.3)
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -120,9 +120,9 @@ def table(results: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]
 
 
 def shown_steps(results: Sequence[dict[str, Any]]) -> tuple[list[int], list[str]]:
-    """Those of `SHOWN_STEPS` that were evaluated, and their column names."""
-    last = max(row["steps"][-1] for row in results)
-    steps = [step for step in SHOWN_STEPS if step <= last]
+    """Those of `SHOWN_STEPS` that were evaluated, each row's last step, and their column names."""
+    last = {row["steps"][-1] for row in results}
+    steps = sorted(last | {step for step in SHOWN_STEPS if step <= max(last)})
     return steps, [f"{step} step{'' if step == 1 else 's'}" for step in steps]
 
 

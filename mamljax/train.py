@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mamljax import checks
-from mamljax.tasks.sampling import sample_tasks
+from mamljax.tasks.sampling import as_partial, sample_tasks
 from mamljax.types import Metrics, Sampler, StepFn, TrainState
 
 
@@ -91,12 +91,13 @@ def fit(
         return state
     state = jax.tree.map(jnp.copy, state)  # the compiled loop takes over its argument's memory
     started = time.perf_counter()
+    sampler = as_partial(sampler)
     run = _compile_loop(step_fn, sampler, meta_batch, chunk, state, key)
     compile_seconds = time.perf_counter() - started
     while done < num_steps:
         length = min(chunk, num_steps - done)
         started = time.perf_counter()
-        state, metrics, finite = run(state, key, length)
+        state, metrics, finite = run(state, sampler, key, length)
         metrics = jax.tree.map(lambda x, n=length: np.asarray(x)[:n], metrics)
         seconds = time.perf_counter() - started
         _refuse_non_finite(metrics, bool(finite), done)
@@ -109,29 +110,29 @@ def fit(
 
 
 def _compile_loop(step_fn, sampler, meta_batch, chunk, state, key):
-    """Compile ``(state, key, length) -> (state, metrics [chunk], finite)`` for any length."""
+    """Compile ``(state, sampler, key, length) -> (state, metrics [chunk], finite)``."""
 
-    def iteration(state, key):
+    def iteration(state, sampler, key):
         task_key, step_key = jax.random.split(key)
         tasks = sample_tasks(
             sampler, state.meta_params, jax.random.fold_in(task_key, state.step), meta_batch
         )
         return step_fn(state, tasks, jax.random.fold_in(step_key, state.step))
 
-    def run(state, key, length):
+    def run(state, sampler, key, length):
         def body(i, carry):
             state, history = carry
-            state, metrics = iteration(state, key)
+            state, metrics = iteration(state, sampler, key)
             return state, jax.tree.map(lambda past, now: past.at[i].set(now), history, metrics)
 
-        shapes = jax.eval_shape(iteration, state, key)[1]
+        shapes = jax.eval_shape(iteration, state, sampler, key)[1]
         history = jax.tree.map(lambda x: jnp.zeros((chunk, *x.shape), x.dtype), shapes)
         # A loop of variable length: the last, shorter chunk runs the same program.
         state, history = jax.lax.fori_loop(0, length, body, (state, history))
         finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.meta_params)]
         return state, history, functools.reduce(jnp.logical_and, finite, jnp.array(True))
 
-    return jax.jit(run, donate_argnums=0).lower(state, key, chunk).compile()
+    return jax.jit(run, donate_argnums=0).lower(state, sampler, key, chunk).compile()
 
 
 def _refuse_non_finite(metrics: Metrics, params_finite: bool, first: int) -> None:

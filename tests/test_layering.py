@@ -24,11 +24,13 @@ LAYERS = [
     {"evaluate", "train"},
     {"baselines", "files"},
     {"checkpoint", "metrics", "progress", "report", "plots"},
+    {"data"},
 ]
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 # What the core may import from outside; everything else enters through an argument.
 CORE = [name for name in LAYER if LAYER[name] <= LAYER["algorithms"] and name != "models"]
 HEAVY = [
+    "PIL",
     "brax",
     "matplotlib",
     "orbax",

@@ -9,6 +9,7 @@ import numpy as np
 
 from mamljax import checks
 from mamljax.evaluate import query_curves
+from mamljax.tasks.sampling import as_partial
 from mamljax.types import Learner, Params, Sampler
 
 
@@ -28,6 +29,7 @@ def tune_inner_lr(
     candidates: Sequence[float],
     num_tasks: int,
     num_steps: int,
+    task_chunk: int | None = None,
 ) -> Tuned:
     """Choose the step size with the lowest query loss, averaged over inner steps 1 to `num_steps`.
 
@@ -42,28 +44,32 @@ def tune_inner_lr(
       candidates: step sizes to compare.
       num_tasks: tuning tasks.
       num_steps: inner steps ``S``, 1 or more.
+      task_chunk: adapt to this many tasks at a time, which bounds memory.
 
     Raises:
       ValueError: without candidates, or if every one of them diverges.
     """
     checks.at_least("num_steps", num_steps, 1)
+    chunk = checks.at_least("task_chunk", num_tasks if task_chunk is None else task_chunk, 1)
     if not candidates:
         raise ValueError("candidates must hold at least one step size; got none.")
     for candidate in candidates:
         checks.step_size("candidates", candidate)
 
     @jax.jit
-    def sweep(step_sizes, meta_params, key):
+    def sweep(step_sizes, sampler, meta_params, key):
         def mean_loss(inner_lr):
             learner = make_learner(inner_lr)
             _, losses = query_curves(
-                learner, sampler, num_tasks, num_steps, None, num_tasks, meta_params, key
+                learner, sampler, num_tasks, num_steps, None, chunk, meta_params, key
             )
             return jnp.mean(losses[:, 1:])
 
         return jax.vmap(mean_loss)(step_sizes)
 
-    losses = np.asarray(sweep(jnp.array(candidates, jnp.float32), meta_params, key), np.float64)
+    losses = np.asarray(
+        sweep(jnp.array(candidates, jnp.float32), as_partial(sampler), meta_params, key), np.float64
+    )
     scores = dict(zip(map(float, candidates), losses.tolist(), strict=True))
     finite = {lr: loss for lr, loss in scores.items() if np.isfinite(loss)}
     if not finite:

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from mamljax import checks
 from mamljax.models.adapters import from_linen
+from mamljax.models.norm import NORMS, Norm
 from mamljax.types import Model
 
 ACTIVATIONS: dict[str, Callable] = {
@@ -15,7 +16,6 @@ ACTIVATIONS: dict[str, Callable] = {
     "tanh": jax.numpy.tanh,
     "gelu": jax.nn.gelu,
 }
-NORMS = ("none", "batch", "layer")
 
 
 class MLP(nn.Module):
@@ -24,24 +24,25 @@ class MLP(nn.Module):
     Attributes:
       features: the width of each layer, the last being the outputs.
       kernel_init: the initializer of the weights; biases start at 0.
-      norm: ``none``, ``batch`` (statistics of the current batch, see `adapters`) or ``layer``.
+      norm: ``none``, ``batch`` or ``layer``, see `Norm`.
+      norm_scale, norm_offset: which parameters the norm has.
       activation: one of `ACTIVATIONS`.
     """
 
     features: Sequence[int]
     kernel_init: Callable[..., Any]
     norm: str = "none"
+    norm_scale: bool = False
+    norm_offset: bool = True
     activation: str = "relu"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """``[K, D] -> [K, features[-1]]``."""
-        for width in self.features[:-1]:
+        """``[K, ...] -> [K, features[-1]]``."""
+        x = x.reshape(len(x), -1)
+        for index, width in enumerate(self.features[:-1]):
             x = nn.Dense(width, kernel_init=self.kernel_init)(x)
-            if self.norm == "batch":
-                x = nn.BatchNorm(use_running_average=False, epsilon=1e-3)(x)
-            elif self.norm == "layer":
-                x = nn.LayerNorm()(x)
+            x = Norm(self.norm, self.norm_scale, self.norm_offset, name=f"norm_{index}")(x)
             x = ACTIVATIONS[self.activation](x)
         return nn.Dense(self.features[-1], kernel_init=self.kernel_init)(x)
 
@@ -52,16 +53,19 @@ def mlp(
     init: str | Callable[..., Any] = "xavier_uniform",
     init_std: float = 0.01,
     norm: str = "none",
+    norm_scale: bool = False,
+    norm_offset: bool = True,
     activation: str = "relu",
 ) -> Model:
-    """A fully connected network, ``[K, D] -> [K, features[-1]]``.
+    """A fully connected network, ``[K, ...] -> [K, features[-1]]``; images are flattened.
 
     Args:
       features: the width of each layer, the last being the outputs.
       init: ``xavier_uniform``, ``he_normal``, ``truncated_normal`` (of standard deviation
         `init_std`, cut at two), or any ``(key, shape, dtype) -> array``.
       init_std: the standard deviation of ``truncated_normal``.
-      norm: ``none``, ``batch`` (current-batch statistics) or ``layer``.
+      norm: ``none``, ``batch`` (statistics of the current batch) or ``layer``, see `Norm`.
+      norm_scale, norm_offset: which parameters the norm has; see `conv_net` on how they adapt.
       activation: ``relu``, ``tanh`` or ``gelu``.
 
     Raises:
@@ -80,7 +84,7 @@ def mlp(
         init = inits[init]
     checks.one_of("norm", norm, NORMS)
     checks.one_of("activation", activation, ACTIVATIONS)
-    return from_linen(MLP(widths, init, norm, activation))
+    return from_linen(MLP(widths, init, norm, norm_scale, norm_offset, activation))
 
 
 def _truncated_normal(std: float) -> Callable[..., Any]:

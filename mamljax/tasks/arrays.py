@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from mamljax import checks
 from mamljax.types import Batch, PyTree, Sampler, Task
@@ -33,7 +34,7 @@ def from_arrays(inputs: PyTree, targets: PyTree, *, shots: int, queries: int) ->
             f"hold {num_examples}: lower shots or queries."
         )
 
-    def sampler(meta_params, key):
+    def sampler(data, meta_params, key):
         del meta_params
         task_key, example_key = jax.random.split(key)
         index = jax.random.randint(task_key, (), 0, num_tasks)
@@ -43,4 +44,5 @@ def from_arrays(inputs: PyTree, targets: PyTree, *, shots: int, queries: int) ->
             query=jax.tree.map(lambda x: x[index, order[shots : shots + queries]], data),
         )
 
-    return sampler
+    # The data travel as an argument: as a constant they would be copied into every program.
+    return Partial(sampler, data)

@@ -1,6 +1,7 @@
 """From one task to many."""
 
 import jax
+from jax.tree_util import Partial
 
 from mamljax import checks
 from mamljax.types import Params, Sampler, Task
@@ -15,3 +16,13 @@ def sample_tasks(sampler: Sampler, meta_params: Params, key: jax.Array, num_task
             f"sampler must return a mamljax.Task(support, query); got {type(tasks).__name__}."
         )
     return tasks
+
+
+def as_partial(sampler: Sampler) -> Partial:
+    """The sampler as a pytree, to be passed to a compiled function.
+
+    One that holds data is a `Partial` already, whose arrays are then arguments of the program; a
+    plain function becomes part of the program.
+    """
+    checks.is_function("sampler", sampler, "(meta_params, key) -> Task")
+    return sampler if isinstance(sampler, Partial) else Partial(sampler)

@@ -1,0 +1,290 @@
+"""Few-shot image classification (Finn et al. 2017, section 5.2): train, choose, test, report."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments import classification_figures, few_shot_methods, settings
+from experiments.few_shot_methods import Method, Tested, task_sampler
+from experiments.settings import Config
+from experiments.training import Run, train
+from mamljax import checks, data, evaluate, report
+from mamljax.baselines import tune_inner_lr
+from mamljax.data import ImageSet
+from mamljax.evaluate import Report
+from mamljax.losses import accuracy
+from mamljax.models import weights
+from mamljax.progress import progress
+from mamljax.sharding import task_mesh
+from mamljax.types import Params, Sampler
+
+PAPER = {  # table 1, table 3 (context): accuracy in percent and 95% interval, by shots
+    ("omniglot", 5, "maml"): {1: (98.7, 0.4), 5: (99.9, 0.1)},
+    ("omniglot", 20, "maml"): {1: (95.8, 0.3), 5: (98.9, 0.2)},
+    ("omniglot", 5, "maml, dense"): {1: (89.7, 1.1), 5: (97.5, 0.6)},
+    ("omniglot", 5, "context"): {1: (94.9, 0.9), 5: (97.7, 0.3)},
+    ("omniglot", 5, "mann"): {1: (82.8, None), 5: (94.9, None)},
+    ("omniglot", 5, "siamese"): {1: (97.3, None), 5: (98.4, None)},
+    ("omniglot", 20, "siamese"): {1: (88.2, None), 5: (97.0, None)},
+    ("omniglot", 5, "matching"): {1: (98.1, None), 5: (98.9, None)},
+    ("omniglot", 20, "matching"): {1: (93.8, None), 5: (98.5, None)},
+    ("miniimagenet", 5, "fine-tuning"): {1: (28.86, 0.54), 5: (49.79, 0.79)},
+    ("miniimagenet", 5, "nearest neighbour, features"): {1: (41.08, 0.70), 5: (51.04, 0.65)},
+    ("miniimagenet", 5, "matching"): {1: (43.56, 0.84), 5: (55.31, 0.73)},
+    ("miniimagenet", 5, "fomaml"): {1: (48.07, 1.75), 5: (63.15, 0.91)},
+    ("miniimagenet", 5, "maml"): {1: (48.70, 1.84), 5: (63.11, 0.92)},
+}
+
+
+class Setting(NamedTuple):
+    """A checked config with its images at hand. `validation` is None where a scheme has none."""
+
+    config: Config
+    method: Method
+    train: ImageSet | None
+    validation: ImageSet | None
+    test: ImageSet
+    keys: dict[str, jax.Array]
+
+
+def run(config: Config, workdir: Path) -> dict[str, Any]:
+    """Run the experiment into `workdir`, or finish it there; returns the report."""
+    started = time.perf_counter()
+    with settings.refusing_bad_values():
+        setting = prepare(config)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with settings.refusing_bad_values():
+        trained = imported(setting) if config.weights else trained_run(setting, workdir)
+    chosen_lr = tune(setting, trained.meta_params)
+    results = test(setting, trained.meta_params, chosen_lr)
+    classification_figures.draw(workdir, setting, results)
+    summary = {
+        **report.provenance(f"few-shot {config.data.source}", config.to_dict()),
+        "wall_seconds": time.perf_counter() - started,
+        "train": trained.train,
+        "results": results,
+        "details": details(setting, chosen_lr),
+    }
+    report.write(workdir, summary)
+    report.show(summary)
+    print(f"Report and figures: {workdir}")
+    return summary
+
+
+def prepare(config: Config) -> Setting:
+    """Check the config against the data before anything is trained.
+
+    Raises:
+      ValueError: for a value that is unknown, or asks for more than the data have.
+    """
+    checks.one_of("config.method", config.method, few_shot_methods.METHODS)
+    checks.one_of("config.model.network", config.model.network, few_shot_methods.NETWORKS)
+    train_set = None if config.weights else load(config, "train")
+    validation = load(config, "validation") if has_validation(config) else None
+    test_set = load(config, config.evaluate.split)
+    seed = jax.random.key(config.seed)
+    names = ("train", "validate", "tune", "test")
+    keys = dict(zip(names, jax.random.split(seed, len(names)), strict=True))
+    mesh = task_mesh() if jax.device_count() > 1 else None
+    classes = 1 if train_set is None else len(train_set.names)
+    method = few_shot_methods.build(config, test_set.images.shape[2:], classes, mesh)
+    setting = Setting(config, method, train_set, validation, test_set, keys)
+    for queries in config.evaluate.queries:
+        task_sampler(config, test_set, queries)  # too many ways, shots or queries show here
+    if validation is not None:
+        task_sampler(config, validation, config.evaluate.queries[0])
+    return setting
+
+
+def load(config: Config, split: str) -> ImageSet:
+    """A split of the config's image set."""
+    own = config.data.source == "folder"
+    return data.load(
+        config.data.source,
+        split,
+        data_dir=config.data.dir or None,
+        cache_dir=config.data.cache or None,
+        scheme=(config.data.scheme or None) if config.data.source in data.SCHEMES else None,
+        download=config.data.download,
+        **({"image_size": tuple(config.data.image_size)} if own else {}),
+    )
+
+
+def has_validation(config: Config) -> bool:
+    """Whether the protocol keeps classes for choosing the checkpoint."""
+    if config.data.source in data.SCHEMES:
+        return "validation" in data.splits(config.data.source, config.data.scheme or None)
+    return config.data.source == "glyphs" or (Path(config.data.dir) / "validation").is_dir()
+
+
+def trained_run(setting: Setting, workdir: Path) -> Run:
+    """Train, or go on with training; the weights go to ``weights.npz`` as plain arrays too."""
+    config, method = setting.config, setting.method
+    assert setting.train is not None
+    validate = None
+    if setting.validation is not None:
+        first = next(iter(method.tested.values()))
+        validate = scorer(
+            setting,
+            first,
+            config.evaluate.inner_lr,
+            task_sampler(config, setting.validation, config.evaluate.queries[0]),
+            setting.keys["validate"],
+            config.validate.num_tasks,
+        )
+    trained = train(
+        config.method,
+        method.learner,
+        method.sampler(setting.train),
+        outer_optimizer(config),
+        setting.keys["train"],
+        num_iterations=config.train.num_iterations,
+        meta_batch=method.meta_batch,
+        log=config.log,
+        workdir=workdir,
+        depends_on=depends_on(config),
+        validate=validate,
+    )
+    weights.save(workdir / "weights.npz", trained.meta_params)
+    return trained
+
+
+def imported(setting: Setting) -> Run:
+    """Weights of an earlier run, or of others, see `mamljax.models.weights`."""
+    path = Path(setting.config.weights)
+    if not path.is_file():
+        raise ValueError(f"config.weights: there is no file {path}.")
+    example = jnp.zeros((1, *setting.test.images.shape[2:]))
+    like = jax.eval_shape(setting.method.learner.init, setting.keys["train"], example)
+    return Run(weights.load(path, like), {"imported": str(path)})
+
+
+def outer_optimizer(config: Config) -> optax.GradientTransformation:
+    """Adam, after clipping each entry of the meta-gradient if the config asks for it."""
+    adam = optax.adam(config.train.meta_lr)
+    return optax.chain(optax.clip(config.train.clip), adam) if config.train.clip else adam
+
+
+def depends_on(config: Config) -> dict[str, Any]:
+    """What trained parameters depend on: for how long and how fast is left to choose anew."""
+    values = config.to_dict()
+    fields = {name: values[name] for name in ("seed", "method", "task", "model")}
+    free = ("num_iterations", "task_chunk", "remat")
+    fields["train"] = {name: x for name, x in values["train"].items() if name not in free}
+    fields["data"] = {name: values["data"][name] for name in ("source", "scheme", "rotate")}
+    return fields
+
+
+def scorer(
+    setting: Setting,
+    tested: Tested,
+    inner_lr: float,
+    sampler: Sampler,
+    key: jax.Array,
+    num_tasks: int,
+) -> Callable[[Params], Report]:
+    """From trained parameters to accuracy before adaptation and after every inner step."""
+    config, learner = setting.config.evaluate, tested.learner(inner_lr)
+
+    def score(params: Params) -> Report:
+        return evaluate(
+            learner,
+            tested.params(params),
+            sampler,
+            key,
+            num_tasks=num_tasks,
+            num_steps=config.num_inner_steps if tested.steps else None,
+            metric=accuracy,
+            task_chunk=config.task_chunk,
+        )
+
+    return score
+
+
+def tune(setting: Setting, params: Params) -> dict[str, float]:
+    """The inner step size of each method that is tested: the config's, or tuned."""
+    config = setting.config
+    chosen = {}
+    for name, tested in setting.method.tested.items():
+        chosen[name] = config.evaluate.inner_lr
+        if tested.tuned:
+            images = setting.validation or setting.train
+            if images is None:
+                raise ValueError(f"{name}: there are no classes to tune its step size on.")
+            chosen[name] = tune_inner_lr(
+                tested.learner,
+                tested.params(params),
+                task_sampler(config, images, config.evaluate.queries[0]),
+                setting.keys["tune"],
+                candidates=config.tune.candidates,
+                num_tasks=config.tune.num_tasks,
+                num_steps=config.evaluate.num_inner_steps,
+                task_chunk=config.evaluate.task_chunk,
+            ).inner_lr
+    return chosen
+
+
+def test(setting: Setting, params: Params, inner_lr: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Every method with every number of queries, on the same test tasks."""
+    config = setting.config
+    results = []
+    rows = [
+        (name, queries) for name in setting.method.tested for queries in config.evaluate.queries
+    ]
+    with progress("test", len(rows)) as update:
+        for done, (name, queries) in enumerate(rows, start=1):
+            score = scorer(
+                setting,
+                setting.method.tested[name],
+                inner_lr[name],
+                task_sampler(config, setting.test, queries),
+                setting.keys["test"],
+                config.evaluate.num_tasks,
+            )
+            label = f"{name}, dense" if config.model.network == "dense" else name
+            what = (
+                f"{config.task.ways}-way {config.task.shots}-shot, "
+                f"{queries} {'query' if queries == 1 else 'queries'} per class"
+            )
+            found = score(params)
+            last = len(found.mean) - 1
+            results.append(
+                report.result(label, what, "accuracy", found, paper(config, label, last))
+            )
+            update(done, f"{label}, {what}")
+    return results
+
+
+def paper(config: Config, method: str, last_step: int) -> dict[str, Any] | None:
+    """The published accuracy, which is that after the last inner step."""
+    key = config.data.source, config.task.ways, method
+    if config.task.shots not in PAPER.get(key, {}):
+        return None
+    mean, half = PAPER[key][config.task.shots]
+    return {
+        "source": "table 3" if method == "context" else "table 1",
+        "steps": [last_step],
+        "mean": [mean / 100],
+        "ci95": [None if half is None else half / 100],
+    }
+
+
+def details(setting: Setting, inner_lr: Mapping[str, float]) -> dict[str, Any]:
+    """What an accuracy means nothing without."""
+    config = setting.config
+    split = f"{config.evaluate.split}: {len(setting.test.names)} classes"
+    return {
+        "classes": split + (f" ({config.data.scheme})" if config.data.scheme else ""),
+        "ways": config.task.ways,
+        "shots": config.task.shots,
+        "queries_per_class": list(config.evaluate.queries),
+        "norm": f"{config.model.norm}, "
+        + ("adapted" if config.model.adapt_norm else "not adapted")
+        + (", statistics of each batch (transductive)" if config.model.norm == "batch" else ""),
+        "inner_lr": dict(inner_lr),
+    }

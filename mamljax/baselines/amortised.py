@@ -1,0 +1,79 @@
+"""Methods that adapt by reading the support set once, without a gradient."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from mamljax.meta import backprop
+from mamljax.objective import query_loss, task_loss
+from mamljax.types import Adapted, Array, Batch, Learner, LossFn, Model, Params, PyTree
+
+
+class Encoded(NamedTuple):
+    """The adapted parameters of an `amortised` method: its weights, and what it read."""
+
+    meta_params: Params
+    memory: PyTree
+
+
+def amortised(
+    model: Model,
+    encode: Callable[[Params, Batch, Array], PyTree],
+    loss_fn: LossFn,
+    *,
+    task_chunk: int | None = None,
+    mesh: Mesh | None = None,
+) -> Learner:
+    """A learner that adapts in one pass: encode the support set, then answer from the encoding.
+
+    It takes no inner steps, so its scores in `evaluate` have shape ``[1]``.
+
+    Args:
+      model: ``init`` makes the meta-parameters; ``apply`` takes them as `Encoded`, with the memory.
+      encode: ``(meta_params, support, key) -> memory``, a pytree of floating-point arrays.
+      loss_fn: ``(outputs, targets) -> scalar``, averaged over the queries.
+      task_chunk, mesh: see `backprop`.
+
+    Raises:
+      ValueError: when adapting, if asked for inner steps.
+      TypeError: when adapting, if the support set is not one `Batch`.
+    """
+
+    def adapt(meta_params, support, key, *, num_steps=None, observe=None):
+        if num_steps not in (None, 0):
+            raise ValueError(
+                f"num_steps={num_steps!r}: this learner reads its support set once and takes no "
+                "inner steps; leave num_steps out, or use 0."
+            )
+        if not isinstance(support, Batch):
+            raise TypeError(
+                "this learner reads one support set, a mamljax.Batch(inputs, targets); got "
+                f"{type(support).__name__}."
+            )
+        params = Encoded(meta_params, encode(meta_params, support, key))
+        observed = observe and jax.tree.map(
+            lambda x: jnp.asarray(x)[None], observe(params, jnp.zeros((), jnp.int32))
+        )
+        return Adapted(params, jnp.zeros((0,)), observed)
+
+    loss = task_loss(model, loss_fn)
+    objective = query_loss(adapt, loss)
+    meta_gradient = backprop(objective, task_chunk=task_chunk, mesh=mesh)
+    return Learner(model.init, adapt, model.apply, loss, objective, meta_gradient)
+
+
+def one_hot(labels: Any, ways: int, dtype: Any) -> Array:
+    """Labels as rows, ``[K] -> [K, N]``; a label outside 0 to N - 1 becomes a row of zeros.
+
+    Raises:
+      ValueError: unless the labels are a vector of integers.
+    """
+    if jnp.ndim(labels) != 1 or not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
+        raise ValueError(
+            "labels must be integers 0 to N - 1 of shape [K]; got shape "
+            f"{jnp.shape(labels)} and dtype {jnp.result_type(labels)}."
+        )
+    return jax.nn.one_hot(labels, ways, dtype=dtype)

@@ -1,0 +1,144 @@
+"""Memory-augmented neural networks (Santoro et al. 2016), without convolutions."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mamljax import checks
+from mamljax.baselines.amortised import amortised, one_hot
+from mamljax.baselines.metric import cosine_similarity
+from mamljax.losses import cross_entropy
+from mamljax.types import Array, Learner, LossFn, Model
+
+
+class MemoryState(NamedTuple):
+    """What the network carries from one example to the next.
+
+    controller: the LSTM's cell and hidden state, ``[hidden]`` each.
+    memory: ``[slots, width]``.
+    usage: ``[slots]``, decayed sum of all reads and writes.
+    read_weights: ``[reads, slots]`` of the last read.
+    read: ``[reads, width]``, what it returned.
+    """
+
+    controller: tuple[Array, Array]
+    memory: Array
+    usage: Array
+    read_weights: Array
+    read: Array
+
+
+class MemoryCell(nn.Module):
+    """One example: LSTM controller, read by cosine similarity, write to the least used slots.
+
+    Santoro et al. 2016, section 3. Where the paper leaves a choice: the gate is computed by the
+    controller, one per head; each head has a least used slot of its own; reading comes before
+    writing, so that an example cannot retrieve itself.
+    """
+
+    ways: int
+    hidden: int
+    slots: int
+    width: int
+    reads: int
+    decay: float
+
+    @nn.compact
+    def __call__(self, state: MemoryState, inputs: Array, label: Array):
+        """``inputs [D], label [N] (zeros: unknown) -> (next state, logits [N])``."""
+        seen = jnp.concatenate([inputs, label, state.read.ravel()])
+        controller, hidden = nn.OptimizedLSTMCell(self.hidden)(state.controller, seen)
+        keys = jnp.tanh(nn.Dense(self.reads * self.width)(hidden)).reshape(self.reads, self.width)
+        gate = nn.sigmoid(nn.Dense(self.reads)(hidden))[:, None]
+
+        read_weights = jax.nn.softmax(cosine_similarity(keys, state.memory))
+        read = read_weights @ state.memory
+        logits = nn.Dense(self.ways)(jnp.concatenate([hidden, read.ravel()]))
+
+        least_used = jax.lax.top_k(-state.usage, self.reads)[1]  # equal usage: the first slots
+        least_used = jax.nn.one_hot(least_used, self.slots, dtype=keys.dtype)
+        write_weights = gate * state.read_weights + (1 - gate) * least_used
+        kept = (1 - jnp.sum(least_used, axis=0))[:, None]
+        memory = kept * state.memory + write_weights.T @ keys
+        usage = self.decay * state.usage + jnp.sum(read_weights + write_weights, axis=0)
+        return MemoryState(controller, memory, usage, read_weights, read), logits
+
+    def start(self, dtype: Any) -> MemoryState:
+        """The state before the first example: zeros."""
+        zeros = jnp.zeros((self.hidden,), dtype)
+        return MemoryState(
+            controller=(zeros, zeros),
+            memory=jnp.zeros((self.slots, self.width), dtype),
+            usage=jnp.zeros((self.slots,), dtype),
+            read_weights=jnp.zeros((self.reads, self.slots), dtype),
+            read=jnp.zeros((self.reads, self.width), dtype),
+        )
+
+
+def mann(
+    *,
+    ways: int,
+    hidden: int = 200,
+    slots: int = 128,
+    width: int = 40,
+    reads: int = 4,
+    decay: float = 0.99,
+    loss_fn: LossFn = cross_entropy,
+    **options: Any,
+) -> Learner:
+    """A memory-augmented network that reads the support set, then answers each query.
+
+    Santoro et al. 2016 let one sequence run on, present the label of an example with the next one,
+    and score every answer. To compare on the same few-shot tasks, here a support example is
+    presented together with its label, in random order; each query is read, without a label, from
+    the state after the last of them, independently of the other queries; only queries are scored.
+
+    Args:
+      ways: classes ``N`` of a task; labels are 0 to N - 1.
+      hidden: units of the controller.
+      slots, width: of the memory; the defaults of all sizes are the paper's.
+      reads: read heads, each with a write head.
+      decay: of the usage, from 0 to 1.
+      loss_fn: of the logits and the queries' labels.
+      options: ``task_chunk`` and ``mesh``, see `backprop`.
+
+    Raises:
+      ValueError: for a size below 1, more read heads than slots, or a decay outside 0 to 1.
+    """
+    sizes = {"ways": ways, "hidden": hidden, "slots": slots, "width": width, "reads": reads}
+    for name, size in sizes.items():
+        checks.at_least(name, size, 1)
+    if reads > slots:
+        raise ValueError(f"reads={reads} heads need a slot each to write to, but slots={slots}.")
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay must be a number from 0 to 1; got {decay!r}.")
+    cell = MemoryCell(ways, hidden, slots, width, reads, decay)
+
+    def init(key, inputs):
+        inputs = inputs.reshape(inputs.shape[0], -1)
+        label = jnp.zeros(ways, inputs.dtype)
+        return cell.init(key, cell.start(inputs.dtype), inputs[0], label)["params"]
+
+    def encode(meta_params, support, key):
+        inputs = support.inputs.reshape(support.inputs.shape[0], -1)
+        labels = one_hot(support.targets, ways, inputs.dtype)
+        order = jax.random.permutation(key, inputs.shape[0])
+
+        def present(state, example):
+            return cell.apply({"params": meta_params}, state, *example)[0], None
+
+        return jax.lax.scan(present, cell.start(inputs.dtype), (inputs[order], labels[order]))[0]
+
+    def apply(params, inputs, *, key=None, step=0):
+        del key, step  # nothing stochastic
+        inputs = inputs.reshape(inputs.shape[0], -1)
+        unknown = jnp.zeros(ways, inputs.dtype)
+
+        def answer(query):
+            return cell.apply({"params": params.meta_params}, params.memory, query, unknown)[1]
+
+        return jax.vmap(answer)(inputs)
+
+    return amortised(Model(init, apply), encode, loss_fn, **options)

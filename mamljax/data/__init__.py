@@ -1,0 +1,8 @@
+"""Image sets by name: from files on disk to arrays of 8-bit images, prepared once and cached."""
+
+from mamljax.data.cache import ImageSet
+from mamljax.data.files import DataError
+from mamljax.data.listing import SCHEMES, splits
+from mamljax.data.loading import load
+
+__all__ = ["SCHEMES", "DataError", "ImageSet", "load", "splits"]

@@ -1,0 +1,184 @@
+"""Prepared sets on disk: written whole or not at all, and checked whenever they are read."""
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mamljax.data.files import DataError, File, fingerprint
+from mamljax.data.sources import ImageClass, Source
+from mamljax.files import write_json
+from mamljax.progress import progress
+
+MANIFEST = "manifest.json"
+
+Choose = Callable[[Sequence[str]], Sequence[str]]
+"""All class names -> those wanted."""
+
+
+class ImageSet(NamedTuple):
+    """Images by class.
+
+    images: uint8 ``[classes, most images of a class, height, width, channels]``; rows from
+      ``counts[c]`` on are zeros.
+    counts: int ``[classes]``.
+    names: class names.
+    """
+
+    images: np.ndarray
+    counts: np.ndarray
+    names: tuple[str, ...]
+
+
+class Manifest(NamedTuple):
+    """What a prepared set holds, and the fingerprint of the files that it was made from."""
+
+    names: Sequence[str]
+    counts: Sequence[int]
+    made_from: str
+
+
+class Damage(Exception):
+    """A prepared set is not what its manifest says."""
+
+
+def default_folder() -> Path:
+    """``mamljax/data`` in ``$XDG_CACHE_HOME``, or in ``~/.cache``."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "mamljax" / "data"
+
+
+def read(source: Source, choose: Choose, data_dir: Path | None, cache_dir: Path) -> ImageSet:
+    """The chosen classes of a set, which is prepared first if it is not, or not from these files.
+
+    Without a `data_dir` the set is taken as it was last prepared.
+
+    Raises:
+      DataError: if that takes files that are not there or are broken.
+    """
+    home = cache_dir / source.key
+    files = _look(source, data_dir)
+    try:
+        manifest = _manifest(home, files)
+        if manifest is not None:
+            return _read(home, source.shape, manifest, choose)
+    except Damage as damage:
+        what = f"the prepared {source.title} in {home} is damaged ({damage})"
+        if files is None:
+            raise DataError(f"{what}: give data_dir to prepare it again.") from damage
+        shutil.rmtree(home)
+        warnings.warn(f"{what}; it is prepared again.", stacklevel=3)
+    if files is None:
+        raise DataError(f"{source.title} is not prepared in {cache_dir}: give data_dir.")
+    _prepare(source, files, home)
+    manifest = _manifest(home, files)
+    assert manifest is not None
+    return _read(home, source.shape, manifest, choose)
+
+
+def _look(source: Source, data_dir: Path | None) -> list[File] | None:
+    """The set's files; None if they were not looked for."""
+    if source.find is None:
+        return []
+    return None if data_dir is None else source.find(data_dir)
+
+
+def _manifest(home: Path, files: list[File] | None) -> Manifest | None:
+    """What is prepared in `home`; None if nothing is, or if it was made from other files."""
+    try:
+        manifest = Manifest(**json.loads((home / MANIFEST).read_text()))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, TypeError) as error:
+        raise Damage(f"its {MANIFEST} is not readable: {error}") from error
+    return manifest if files is None or manifest.made_from == fingerprint(files) else None
+
+
+def _read(home: Path, shape: Sequence[int], manifest: Manifest, choose: Choose) -> ImageSet:
+    from mamljax.data.builder import SPLIT, ImageClasses
+
+    names = tuple(choose(manifest.names))
+    try:
+        rows = [manifest.names.index(name) for name in names]
+        counts = np.array([manifest.counts[row] for row in rows])
+        images = np.zeros((len(rows), max(counts), *shape), np.uint8)
+        builder: Any = ImageClasses(home, shape)  # TFDS hides its signatures from type checkers
+        records = builder.as_data_source(SPLIT)
+        for i, row in enumerate(rows):
+            record = records[row]
+            if record["name"].decode() != names[i] or len(record["images"]) != counts[i]:
+                raise ValueError(f"class {names[i]!r} is not what it should be")
+            images[i, : counts[i]] = record["images"]
+    except (ImportError, MemoryError):
+        raise  # no fault of the files
+    except Exception as error:  # a broken file can make the readers raise anything
+        raise Damage(str(error)) from error
+    return ImageSet(images, counts, names)
+
+
+def _prepare(source: Source, files: list[File], home: Path) -> None:
+    from mamljax.data.builder import ImageClasses
+
+    with _staging(home) as staging:
+        if _manifest(home, files) is not None:
+            return  # another process has just done it
+        classes = source.classes(files)
+        with progress(source.title, sum(item.size for item in classes)) as update:
+            builder = ImageClasses(staging, source.shape, _reporting(classes, update))
+            with contextlib.redirect_stdout(io.StringIO()):  # where TFDS announces itself
+                builder.download_and_prepare(download_dir=staging / "downloads")
+        manifest = Manifest(
+            names=[item.name for item in classes],
+            counts=[item.size for item in classes],
+            made_from=fingerprint(files),
+        )
+        shutil.rmtree(staging / "downloads")
+        write_json(staging / MANIFEST, manifest._asdict())
+        shutil.rmtree(home, ignore_errors=True)
+        staging.rename(home)
+
+
+@contextlib.contextmanager
+def _staging(home: Path) -> Iterator[Path]:
+    """An empty folder beside `home`, for one process at a time, that is gone in the end."""
+    staging = home.with_name(f".{home.name}.preparing")
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        lock = home.with_name(f".{home.name}.lock").open("w")
+    except OSError as error:
+        raise DataError(
+            f"{home.parent} is not writable ({error}): give another cache_dir."
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
+        try:
+            staging.mkdir()
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _reporting(classes: Sequence[ImageClass], update: Callable) -> list[ImageClass]:
+    """The same classes, whose reading moves the progress on."""
+    done = 0
+
+    def reading(item: ImageClass) -> ImageClass:
+        def read() -> np.ndarray:
+            nonlocal done
+            images = item.read()
+            done += item.size
+            update(done, item.name)
+            return images
+
+        return item._replace(read=read)
+
+    return [reading(item) for item in classes]

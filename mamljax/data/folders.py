@@ -1,0 +1,55 @@
+"""A user's own images: ``SPLIT/CLASS/IMAGE`` in a folder."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from mamljax.data.files import DataError, File, in_folder
+from mamljax.data.images import Pixels, is_image
+from mamljax.data.listing import SPLITS
+from mamljax.data.sources import ImageClass, Source, from_files
+
+LAYOUT = f"Put images at SPLIT/CLASS/IMAGE, where SPLIT is one of {', '.join(SPLITS)}."
+
+
+def source(
+    data_dir: Path, image_size: tuple[int, int], *, grayscale: bool = False, resize: bool = False
+) -> Source:
+    """Classes named ``SPLIT/CLASS``, of as many images as each has."""
+    shape = (*image_size, 1 if grayscale else 3)
+    pixels = Pixels(stored=None if resize else image_size, shape=shape)
+    options = f"{data_dir.resolve()} {shape} {resize}"
+    key = f"folder-1-{hashlib.sha256(options.encode()).hexdigest()[:16]}"
+    return Source(f"{data_dir}", key, shape, find, lambda files: _classes(files, pixels))
+
+
+def find(folder: Path) -> list[File]:
+    """All images, each in the folder of its class.
+
+    Raises:
+      DataError: if there are none, or if one lies anywhere else.
+    """
+    found = [file for file in in_folder(folder) if is_image(file)]
+    for file in found:
+        if len(file.parts) != 3 or file.parts[0] not in SPLITS:
+            raise DataError(f"{file.where} is not where it should be in {folder}. {LAYOUT}")
+    if not found:
+        raise DataError(f"there are no images (png, jpg, jpeg) in {folder}. {LAYOUT}")
+    return found
+
+
+def of_split(names: Sequence[str], split: str) -> list[str]:
+    """The classes of a split, which must have some."""
+    chosen = [name for name in names if name.startswith(f"{split}/")]
+    if not chosen:
+        there = ", ".join(sorted({name.split("/")[0] for name in names}))
+        raise DataError(f"there is no folder {split!r}, only {there}. {LAYOUT}")
+    return chosen
+
+
+def _classes(files: list[File], pixels: Pixels) -> list[ImageClass]:
+    found = defaultdict(list)
+    for file in files:
+        found["/".join(file.parts[:2])].append(file)
+    return from_files(found, pixels)

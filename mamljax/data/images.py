@@ -1,0 +1,70 @@
+"""From the bytes of an image file to an array."""
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+
+from mamljax.data.files import DataError, File
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+MODES = {1: "L", 3: "RGB"}
+# Others have more than 8 bits per channel, and Pillow would clip them.
+EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
+MAX_PIXELS = 2**26
+"""Pillow warns from 89 million on; a bomb is refused before."""
+
+
+class Pixels(NamedTuple):
+    """What the images of a set are and become.
+
+    stored: height and width that files must have; None for any.
+    shape: height, width and channels of the array; files of another size are resized (Lanczos).
+    invert: make ink 255 and paper 0.
+    """
+
+    stored: tuple[int, int] | None
+    shape: tuple[int, int, int]
+    invert: bool = False
+
+
+def is_image(file: File) -> bool:
+    """Whether the name says so."""
+    return file.path.lower().endswith(SUFFIXES)
+
+
+def decode(file: File, pixels: Pixels) -> np.ndarray:
+    """The image as uint8 ``[height, width, channels]``.
+
+    Raises:
+      DataError: if the file is broken, of another size than expected, or not 8-bit.
+    """
+    # Not before it is needed: Pillow is no requirement of the algorithms.
+    from PIL import Image
+
+    height, width, channels = pixels.shape
+    try:
+        with Image.open(io.BytesIO(file.read()), formats=("PNG", "JPEG")) as image:
+            _check(file, image.size, image.mode, pixels.stored)
+            # To 8 bits before all else: a 1-bit image would be resized without grey.
+            image = image.convert(MODES[channels])
+    except DataError:
+        raise
+    except Exception as error:  # a broken file can make the decoder raise anything
+        raise DataError(f"{file.where} is not a readable image ({error}): replace it.") from error
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    array = np.asarray(image, np.uint8).reshape(pixels.shape)
+    return 255 - array if pixels.invert else array
+
+
+def _check(file: File, size: tuple[int, int], mode: str, stored: tuple[int, int] | None) -> None:
+    width, height = size
+    if stored is not None and (height, width) != stored:
+        raise DataError(
+            f"{file.where} is {height} x {width} pixels; expected {stored[0]} x {stored[1]}."
+        )
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{file.where} has {width * height:,} pixels: too many to be an example.")
+    if mode not in EIGHT_BIT:
+        raise DataError(f"{file.where} has mode {mode!r}; expected 8 bits per channel: convert it.")

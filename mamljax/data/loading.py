@@ -1,0 +1,131 @@
+"""Image sets by name."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from mamljax import checks
+from mamljax.data import cache, cifar100, folders, miniimagenet, omniglot
+from mamljax.data.cache import ImageSet
+from mamljax.data.listing import SCHEMES, SPLITS, seventy_ten_twenty, splits
+from mamljax.data.sources import ImageClass, Source
+
+
+def load(
+    source: str,
+    split: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    scheme: str | None = None,
+    download: bool = False,
+    image_size: tuple[int, int] | None = None,
+    grayscale: bool = False,
+    resize: bool = False,
+) -> ImageSet:
+    """One split of an image set, as uint8 arrays by class.
+
+    The first call decodes the images into `cache_dir`, which takes seconds to minutes; later ones
+    read them from there, or prepare them anew if names or sizes of the files have changed.
+
+    Args:
+      source: ``"omniglot"`` (1623 classes of 20, 28 x 28, ink 255), ``"miniimagenet"`` (100 of 600,
+        84 x 84 x 3), ``"cifar_fs"`` and ``"fc100"`` (both CIFAR-100: 100 of 600, 32 x 32 x 3),
+        ``"glyphs"`` (drawn from fonts, no files needed) or ``"folder"`` (your own).
+      split: ``"train"``, ``"validation"`` or ``"test"``.
+      data_dir: where the files of the set are, themselves or in a folder named after it (for both
+        CIFAR sets ``cifar100``). None takes what was prepared before.
+      cache_dir: where prepared sets are kept; by default ``mamljax/data`` in ``$XDG_CACHE_HOME``
+        or ``~/.cache``.
+      scheme: which classes make a split; see `splits`.
+      download: fetch what is missing of Omniglot into `data_dir`.
+      image_size: for ``"folder"``: height and width.
+      grayscale: for ``"folder"``: one channel instead of three.
+      resize: for ``"folder"``: bring images of other sizes to `image_size`, instead of refusing
+        them.
+
+    Raises:
+      ValueError: for unknown names or options that do not belong to the source.
+      DataError: (a ValueError) if files are missing or broken, or the cache cannot be written.
+    """
+    checks.one_of("source", source, (*SOURCES, "folder"))
+    choose = _choice(source, split, scheme)
+    if source != "folder" and (image_size or grayscale or resize):
+        raise ValueError(f"image_size, grayscale and resize are for folder, not for {source}.")
+    folder = None if data_dir is None else _folder_of(source, Path(data_dir))
+    if download:
+        _download(source, folder)
+    if source == "folder":
+        described = _own(folder, image_size, grayscale=grayscale, resize=resize)
+    else:
+        described = SOURCES[source]()
+    place = cache.default_folder() if cache_dir is None else Path(cache_dir)
+    found = cache.read(described, choose, folder, place)
+    if source == "folder":
+        return found._replace(names=tuple(name.removeprefix(f"{split}/") for name in found.names))
+    return found
+
+
+def _choice(source: str, split: str, scheme: str | None) -> cache.Choose:
+    """The function that picks the class names of a split."""
+    if source in SCHEMES:
+        chosen = splits(source, scheme)
+        checks.one_of("split", split, chosen)
+        return lambda names: chosen[split]
+    checks.one_of("split", split, SPLITS)
+    if scheme is not None:
+        raise ValueError(f"{source} has no schemes; got scheme={scheme!r}.")
+    if source == "glyphs":
+        return lambda names: [name for name in names if seventy_ten_twenty(name) == split]
+    return lambda names: folders.of_split(names, split)
+
+
+def _folder_of(source: str, data_dir: Path) -> Path:
+    """The folder of a set: the one named after it in `data_dir`, or that itself."""
+    named = data_dir / {"cifar_fs": "cifar100", "fc100": "cifar100"}.get(source, source)
+    return named if source != "folder" and named.is_dir() else data_dir
+
+
+def _download(source: str, folder: Path | None) -> None:
+    if source != "omniglot":
+        raise ValueError(f"download is for omniglot; the files of {source} go into data_dir.")
+    if folder is None:
+        raise ValueError("download needs data_dir, the folder to put the files into.")
+    omniglot.download(folder)
+
+
+def _own(folder: Path | None, size: tuple[int, int] | None, **options: bool) -> Source:
+    if folder is None:
+        raise ValueError("folder needs data_dir, the folder of your images.")
+    if size is None or len(size) != 2:
+        raise ValueError(f"folder needs image_size=(height, width); got {size!r}.")
+    height, width = (checks.at_least("image_size", side, 1) for side in size)
+    return folders.source(folder, (height, width), **options)
+
+
+def _glyphs() -> Source:
+    from mamljax.data import glyphs
+
+    shape = (glyphs.SIDE, glyphs.SIDE, 1)
+
+    def classes(files: list) -> list[ImageClass]:
+        del files  # there are none: the images are drawn
+        images, names = glyphs.draw()
+        return [
+            ImageClass(name, len(drawings), partial(np.asarray, drawings))
+            for name, drawings in zip(names, images, strict=True)
+        ]
+
+    return Source("glyphs", f"glyphs-{glyphs.VERSION}", shape, None, classes)
+
+
+SOURCES: dict[str, Callable[[], Source]] = {
+    "omniglot": omniglot.source,
+    "miniimagenet": miniimagenet.source,
+    "cifar_fs": cifar100.source,
+    "fc100": cifar100.source,
+    "glyphs": _glyphs,
+}

@@ -1,0 +1,138 @@
+"""The convolutional networks of few-shot classification."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mamljax import checks
+from mamljax.models.adapters import from_linen
+from mamljax.models.convolution import convolution, max_pool
+from mamljax.models.norm import NORMS, Norm
+from mamljax.types import Model
+
+DOWNSAMPLING = ("stride", "max_pool")
+READOUTS = ("mean", "flatten")
+
+
+class Conv(nn.Module):
+    """A 3x3 convolution with bias, "SAME" padding, see `convolution`."""
+
+    filters: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """``[K, H, W, C] -> [K, H / stride, W / stride, filters]``."""
+        shape = (3, 3, x.shape[-1], self.filters)
+        kernel = self.param("kernel", nn.initializers.xavier_uniform(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.filters,))
+        return convolution(x, kernel, stride=self.stride) + bias.reshape(1, 1, 1, -1)
+
+
+class Block(nn.Module):
+    """Convolution, norm, ReLU; half the size, by a stride of two or by 2x2 max-pooling."""
+
+    filters: int
+    downsample: str
+    norm: str
+    scale: bool
+    offset: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """``[K, H, W, C] -> [K, H / 2, W / 2, filters]``, rounded up (stride) or down (pooling)."""
+        strided = self.downsample == "stride"
+        x = Conv(self.filters, 2 if strided else 1, name="conv")(x)
+        norm = Norm(self.norm, self.scale, self.offset, name="norm")
+        return nn.relu(norm(x) if strided else norm(x, pool=max_pool))
+
+
+class ConvNet(nn.Module):
+    """A stack of `Block` and a linear layer, see `conv_net`."""
+
+    outputs: int | None
+    filters: int
+    blocks: int
+    downsample: str
+    readout: str
+    norm: str
+    scale: bool
+    offset: bool
+    head_init: Callable[..., Any]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """``[K, H, W, C] -> [K, outputs]``."""
+        for index in range(self.blocks):
+            options = (self.filters, self.downsample, self.norm, self.scale, self.offset)
+            x = Block(*options, name=f"block_{index}")(x)
+        x = jnp.mean(x, (1, 2)) if self.readout == "mean" else x.reshape(len(x), -1)
+        if self.outputs is None:
+            return x
+        return nn.Dense(self.outputs, kernel_init=self.head_init, name="head")(x)
+
+
+def conv_net(
+    outputs: int | None,
+    *,
+    filters: int,
+    blocks: int = 4,
+    downsample: str = "stride",
+    readout: str = "mean",
+    norm: str = "batch",
+    norm_scale: bool = False,
+    norm_offset: bool = True,
+    head_init: Callable[..., Any] | None = None,
+) -> Model:
+    """Blocks of 3x3 convolution, norm and ReLU that halve the image, then a linear layer.
+
+    Args:
+      outputs: classes ``N``; None leaves the linear layer out, for an embedding ``[K, D]``.
+      filters: per convolution.
+      blocks: how many.
+      downsample: ``stride`` (convolutions of stride two) or ``max_pool`` (2x2, after the norm).
+      readout: from the last map to features, ``mean`` over its places or ``flatten``.
+      norm: ``batch`` (statistics of the current batch), ``layer`` or ``none``, see `Norm`.
+      norm_scale, norm_offset: which parameters the norm has. Whether they adapt in the inner loop
+        is the partition's business: `partition.all_but("norm")` keeps them shared.
+      head_init: the initializer of the linear layer's weights, Xavier-uniform by default.
+
+    Parameters: ``block_0/conv/{kernel, bias}``, ``block_0/norm/{scale, offset}``, ...,
+    ``head/{kernel, bias}``.
+
+    Raises:
+      ValueError: for a number below 1 or an unknown name.
+    """
+    if outputs is not None:
+        checks.at_least("outputs", outputs, 1)
+    checks.at_least("filters", filters, 1)
+    checks.at_least("blocks", blocks, 1)
+    checks.one_of("downsample", downsample, DOWNSAMPLING)
+    checks.one_of("readout", readout, READOUTS)
+    checks.one_of("norm", norm, NORMS)
+    head_init = nn.initializers.xavier_uniform() if head_init is None else head_init
+    sizes = (outputs, filters, blocks, downsample, readout)
+    return from_linen(ConvNet(*sizes, norm, norm_scale, norm_offset, head_init))
+
+
+def omniglot_net(outputs: int | None, **options: Any) -> Model:
+    """The paper's network for 28x28 characters (Finn et al. 2017, section 5.2).
+
+    Four convolutions of 64 filters and stride 2, the mean over the last 2x2 map, a linear layer
+    with weights from N(0, 1): 112,005 parameters for 5 ways, 112,980 for 20, 256 of them norm
+    offsets. Takes the options of `conv_net`.
+    """
+    return conv_net(outputs, **{"filters": 64, "head_init": nn.initializers.normal(1.0)} | options)
+
+
+def miniimagenet_net(outputs: int | None, **options: Any) -> Model:
+    """The paper's network for 84x84 colour images (Finn et al. 2017, section 5.2).
+
+    Four convolutions of 32 filters with 2x2 max-pooling, 800 features, a linear layer: 32,773
+    parameters for 5 ways, 128 of them norm offsets. Takes the options of `conv_net`.
+    """
+    defaults = {"filters": 32, "downsample": "max_pool", "readout": "flatten"}
+    return conv_net(outputs, **defaults | options)

@@ -1,0 +1,56 @@
+"""Normalisation with its choices spelled out: whose statistics, and which parameters exist."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mamljax import checks
+
+NORMS = ("none", "batch", "layer")
+
+
+class Norm(nn.Module):
+    """Subtract the mean, divide by the standard deviation, then scale and shift.
+
+    Attributes:
+      kind: ``batch`` takes the statistics of the current batch, per channel, in training and at
+        test, for the support and the query set separately, as the MAML authors do (transductive:
+        a prediction depends on the batch it is made in; there are no running averages).
+        ``layer`` takes them over all features of one example. ``none`` changes nothing.
+      scale: learn a factor per channel (gamma), from 1.
+      offset: learn a shift per channel (beta), from 0.
+      epsilon: added to the variance.
+    """
+
+    kind: str = "batch"
+    scale: bool = False
+    offset: bool = True
+    epsilon: float = 1e-3
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, pool: Callable = lambda x: x) -> jax.Array:
+        """``[K, ..., F] -> [K, ..., F]``.
+
+        Args:
+          x: the features.
+          pool: a pooling of the result. Without a factor (or without a norm) it is applied before
+            the rest: a maximum commutes with what increases, and less is left to normalise. The
+            statistics are those of all of `x` in either case.
+        """
+        checks.one_of("norm", self.kind, NORMS)
+        if self.kind == "none":
+            return pool(x)
+        axes = tuple(range(1, x.ndim)) if self.kind == "layer" else tuple(range(x.ndim - 1))
+        mean = jnp.mean(x, axes, keepdims=True)
+        variance = jnp.mean(jnp.square(x - mean), axes, keepdims=True)
+        channel = (1,) * (x.ndim - 1) + x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:]) if self.scale else None
+        x = (x if self.scale else pool(x)) - mean
+        x = x * jax.lax.rsqrt(variance + self.epsilon)
+        if scale is not None:
+            x = x * scale.reshape(channel)
+        if self.offset:
+            x = x + self.param("offset", nn.initializers.zeros, channel[-1:]).reshape(channel)
+        return pool(x) if self.scale else x

@@ -1,0 +1,102 @@
+"""N-way K-shot episodes over images that are kept on the device as bytes."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from mamljax import checks
+from mamljax.types import Array, Batch, Sampler, Task
+
+
+def episodes(
+    images: Array | np.ndarray,
+    *,
+    ways: int,
+    shots: int,
+    queries: int,
+    counts: Array | np.ndarray | None = None,
+    rotate: bool = False,
+    decode: Callable[[Array], Array] | None = None,
+) -> Sampler:
+    """A sampler of classification tasks: distinct classes, disjoint support and query images.
+
+    Args:
+      images: uint8 ``[C, M, H, W, ch]``, class by class.
+      ways: classes per task ``N``, labelled 0 to N - 1 in random order.
+      shots: support images per class ``K``; inputs are ``[N * K, H, W, ch]``, labels ``[N * K]``.
+      queries: query images per class ``Q``.
+      counts: ``[C]``, images of each class; rows beyond are padding. All ``M`` by default.
+      rotate: turn the images of each class by a random multiple of 90 degrees (Omniglot).
+      decode: from the bytes of a batch to floats; `unit_interval` by default.
+
+    Raises:
+      ValueError: if there are fewer classes than ways, or a class has fewer than K + Q images.
+    """
+    checks.at_least("ways", ways, 2)
+    checks.at_least("shots", shots, 1)
+    checks.at_least("queries", queries, 1)
+    if np.ndim(images) != 5 or images.dtype != np.uint8:
+        raise ValueError(
+            "images must be uint8 of shape [C, M, H, W, ch]; got "
+            f"{images.dtype} of shape {np.shape(images)}."
+        )
+    num_classes, most = images.shape[:2]
+    counts = np.full(num_classes, most) if counts is None else np.asarray(counts)
+    if counts.shape != (num_classes,) or counts.max(initial=0) > most:
+        raise ValueError(
+            f"counts must hold one number of at most {most} for each of the {num_classes} classes; "
+            f"got shape {counts.shape}, largest {counts.max(initial=0)}."
+        )
+    if num_classes < ways:
+        raise ValueError(
+            f"ways={ways} classes are needed per task, but the images are of {num_classes} "
+            "classes: lower ways, or use a split with more classes."
+        )
+    if (fewest := counts.min()) < shots + queries:
+        raise ValueError(
+            f"shots + queries = {shots + queries} images are needed per class, but class "
+            f"{counts.argmin()} has {fewest}: lower shots or queries, or leave the class out."
+        )
+    if rotate and images.shape[2] != images.shape[3]:
+        raise ValueError(f"rotate needs square images; got {images.shape[2]} x {images.shape[3]}.")
+
+    def sampler(images, counts, meta_params, key):
+        del meta_params
+        class_key, image_key, turn_key = jax.random.split(key, 3)
+        classes = _distinct(class_key, jnp.full((), num_classes), num_classes, ways)
+        chosen = jax.vmap(lambda key, count: _distinct(key, count, most, shots + queries))(
+            jax.random.split(image_key, ways), counts[classes]
+        )
+        drawn = images[classes[:, None], chosen]  # [N, K + Q, H, W, ch]
+        if rotate:
+            turns = jax.random.randint(turn_key, (ways,), 0, 4)
+            drawn = jax.vmap(_turn)(drawn, turns)
+
+        def batch(part, per_class):
+            inputs = (decode or unit_interval)(part.reshape(-1, *part.shape[2:]))
+            return Batch(inputs, jnp.repeat(jnp.arange(ways), per_class))
+
+        return Task(batch(drawn[:, :shots], shots), batch(drawn[:, shots:], queries))
+
+    # The images travel as an argument: as a constant they would be copied into every program.
+    return Partial(sampler, jnp.asarray(images), jnp.asarray(counts, jnp.int32))
+
+
+def unit_interval(images: Array) -> Array:
+    """Bytes to numbers in [0, 1]."""
+    return images.astype(jnp.float32) / 255.0
+
+
+def _distinct(key: Array, count: Array, most: int, number: int) -> Array:
+    """`number` distinct integers below `count` (at most `most`), in random order."""
+    scores = jnp.where(jnp.arange(most) < count, jax.random.uniform(key, (most,)), -1.0)
+    return jax.lax.top_k(scores, number)[1]
+
+
+def _turn(images: Array, quarters: Array) -> Array:
+    """Square images ``[K, H, W, ch]`` turned by `quarters` times 90 degrees."""
+    turns = [lambda x, k=k: jnp.rot90(x, k, (1, 2)) for k in range(4)]
+    return jax.lax.switch(quarters, turns, images)

@@ -1,0 +1,118 @@
+"""Convolution as a product with patches: equal to `lax` in value and every derivative."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen
+from jax.test_util import check_grads
+
+from mamljax.models import convolution, max_pool
+from mamljax.models.convolution import FORMS
+
+KEY = jax.random.key(3)
+
+
+def draw(*shapes):
+    keys = jax.random.split(KEY, len(shapes))
+    return tuple(jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True))
+
+
+def orders(form, stride):
+    """``(images, kernel) ->`` value, gradient and Hessian times gradient of a function of them.
+
+    The convolution is bent by tanh, so that the derivatives of second order are there in both
+    arguments; reverse mode over reverse mode, as in MAML.
+    """
+
+    def loss(images, kernel):
+        value = convolution(images, kernel, stride=stride, form=form)
+        return jnp.sum(jnp.tanh(value)), value
+
+    def every(images, kernel):
+        derivative = jax.grad(loss, (0, 1), has_aux=True)
+        gradient, pull, value = jax.vjp(derivative, images, kernel, has_aux=True)
+        return value, gradient, pull(gradient)
+
+    return every
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(7, 8, 3), (4, 3, 1)], ids=str)
+def test_both_forms_agree_to_second_order(shape, stride, size, assert_close):
+    # Sides odd and even, larger and smaller than the window; several channels and one.
+    data = draw((2, *shape), (size, size, shape[2], 2))
+    found, expected = jax.jit(lambda *data: [orders(form, stride)(*data) for form in FORMS])(*data)
+    assert found[0].shape == (2, -(-shape[0] // stride), -(-shape[1] // stride), 2)
+    assert_close(found, expected, 1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("stride", [1, 2])
+def test_forms_agree_under_a_kernel_per_task(stride, assert_close):
+    images, kernels = draw((3, 2, 5, 6, 2), (3, 3, 3, 2, 4))
+    patches, lax = (orders(form, stride) for form in FORMS)
+    for axes, batch in (((0, 0), images), ((None, 0), images[0])):
+        found = jax.jit(jax.vmap(patches, axes))(batch, kernels)
+        expected = [
+            jax.tree.leaves(lax(batch[i] if axes[0] == 0 else batch, kernels[i])) for i in range(3)
+        ]
+        expected = [jnp.stack(leaves) for leaves in zip(*expected, strict=True)]
+        assert_close(jax.tree.leaves(found), expected, 1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("stride", "size"), [(1, 3), (2, 3), (3, 2)])
+def test_derivatives_are_those_of_finite_differences(stride, size):
+    images, kernel = draw((1, 4, 5, 2), (size, size, 2, 2))
+
+    def bent(images, kernel):
+        return jnp.tanh(convolution(images, kernel, stride=stride, form="patches"))
+
+    check_grads(jax.jit(bent), (images, kernel), order=2, modes=["rev"], rtol=1e-5)
+
+
+def test_value_by_hand():
+    # The middle of a 3x3 window sees itself; its first tap the neighbour above and to the left.
+    images = jnp.arange(1.0, 10.0).reshape(1, 3, 3, 1)
+    kernel = jnp.zeros((3, 3, 1, 2)).at[1, 1, 0, 0].set(1.0).at[0, 0, 0, 1].set(1.0)
+    for form in FORMS:
+        itself, neighbour = jnp.moveaxis(convolution(images, kernel, form=form)[0], -1, 0)
+        np.testing.assert_array_equal(itself, images[0, :, :, 0])
+        np.testing.assert_array_equal(neighbour, [[0, 0, 0], [0, 1, 2], [0, 4, 5]])
+
+
+def test_preferred_form_is_one_of_the_two(monkeypatch):
+    images, kernel = draw((1, 6, 6, 1), (3, 3, 1, 2))
+    expected = convolution(images, kernel, form="lax")
+    np.testing.assert_allclose(convolution(images, kernel), expected, rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr(jax, "default_backend", lambda: "a new one")
+    np.testing.assert_allclose(convolution(images, kernel), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("images", "kernel", "options", "message"),
+    [
+        ((6, 6, 1), (3, 3, 1, 2), {}, r"images must have shape \[K, H, W, C\].*got \(6, 6, 1\)"),
+        ((1, 6, 6, 1), (3, 3, 2), {}, r"the kernel \[k, k, C, F\]; got .* and \(3, 3, 2\)"),
+        ((1, 6, 6, 3), (3, 3, 1, 2), {}, r"got \(1, 6, 6, 3\) and \(3, 3, 1, 2\)"),
+        ((1, 6, 6, 1), (3, 3, 1, 2), {"stride": 0}, "stride must be an integer of at least 1"),
+        ((1, 6, 6, 1), (3, 3, 1, 2), {"form": "patch"}, "form must be .*Did you mean 'patches'"),
+    ],
+)
+def test_wrong_arguments_are_explained(images, kernel, options, message):
+    with pytest.raises(ValueError, match=message):
+        convolution(jnp.zeros(images), jnp.zeros(kernel), **options)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 6, 3), (2, 5, 7, 1), (1, 2, 3, 2)])
+def test_max_pool_leaves_out_an_odd_last_row_and_column(shape, assert_close):
+    images, weights = draw(shape, (shape[0], shape[1] // 2, shape[2] // 2, shape[3]))
+
+    def pooled_and_gradient(pool):
+        return pool(images), jax.grad(lambda x: jnp.sum(weights * pool(x)))(images)
+
+    expected = pooled_and_gradient(lambda x: linen.max_pool(x, (2, 2), (2, 2)))
+    assert_close(pooled_and_gradient(max_pool), expected, 1e-6)
