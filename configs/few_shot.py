@@ -1,15 +1,51 @@
 """What the configs of few-shot image classification share."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from configs import variants
 
-def base(source: str, ways: int, shots: int) -> Any:
-    """The config of MAML on an image set; the files that use it change what is particular to it."""
+OPTIONS = (
+    "fomaml",
+    "context",
+    "dense",
+    "prototypical",
+    "matching",
+    "siamese",
+    "mann",
+    "pretrained",
+)
+"""What a variant may add to its setting, as in ``5way1shot_fomaml``: another method than MAML, or
+``dense``, MAML with the network without convolutions."""
+
+
+class Variant(NamedTuple):
+    """Ways, shots, and one of `OPTIONS` or nothing."""
+
+    ways: int
+    shots: int
+    option: str
+
+
+def parse(variant: str, settings: Sequence[str], others: Sequence[str] = ()) -> Variant:
+    """Read a variant such as ``5way1shot_fomaml``; a ValueError names those that there are."""
+    combined = [f"{setting}_{option}" for setting in settings for option in OPTIONS]
+    variants.check(variant, [*settings, *combined, *others])
+    setting, _, option = variant.partition("_")
+    ways, shots = (int(number) for number in setting.removesuffix("shot").split("way"))
+    return Variant(ways, shots, option)
+
+
+def base(source: str, network: str, variant: Variant) -> Any:
+    """The config of an image set; the files that use it change what is particular to it."""
+    ways, shots, option = variant
     config = ConfigDict()
     config.seed = 0
-    config.method = "maml"  # or one of experiments.few_shot_methods.METHODS
+    # maml, fomaml, context, prototypical, matching, siamese, mann, or pretrained: one classifier of
+    # all training classes, fine-tuned, and nearest neighbours by its features and by pixels.
+    config.method = "maml" if option in ("", "dense") else option
     # The tasks of a meta-batch are split over this many CPU devices, 0 for one per core, as far as
     # that divides them. Better than many threads per operation; without effect on a GPU.
     config.cpu_devices = 0
@@ -33,7 +69,7 @@ def base(source: str, ways: int, shots: int) -> Any:
     config.task.shots = shots
 
     config.model = ConfigDict()
-    config.model.network = source if source in ("omniglot", "miniimagenet") else "miniimagenet"
+    config.model.network = "dense" if option == "dense" else network
     config.model.filters = 0  # per convolution, 0 for the network's own number
     config.model.norm = "batch"  # statistics of the current batch; or layer, none
     config.model.norm_scale = False  # the authors have no factor (gamma),

@@ -1,24 +1,39 @@
 """miniImagenet, 5-way K-shot: Finn et al. 2017, section 5.2, table 1.
 
-python -m experiments.miniimagenet --config=configs/miniimagenet.py:5way1shot --workdir=runs/mini
+    python -m experiments.miniimagenet --config=configs/miniimagenet.py:5way1shot \\
+        --workdir=runs/miniimagenet --config.data.dir=DIRECTORY
+
+DIRECTORY holds the 84 x 84 images (any folders, or a zip) and the Ravi and Larochelle split as
+train.csv, val.csv and test.csv.
+
+Variants, given after a colon:
+    5way1shot, 5way5shot          MAML, 60,000 iterations
+    5way1shot_fomaml, ...         first-order MAML
+    5way1shot_pretrained, ...     fine-tuning and nearest neighbours
+    5way1shot_prototypical, ...   also matching, siamese, mann, context, dense
+
+Expected accuracy after training to the end, as published (percent): MAML 48.7 and 63.1, first-order
+48.1 and 63.2, fine-tuning 28.9 and 49.8, nearest neighbour 41.1 and 51.0, matching 43.6 and 55.3.
+Training to the end takes days on 2 cores; the README has what shorter runs reach.
+
+The published numbers are with as many queries per class as shots. Under statistics of the batch
+more queries help: 15 per class, as others test, give about 2.5 points more with one shot. Both are
+reported, each named in its row.
 """
 
 from ml_collections import ConfigDict
 
-from configs import few_shot, variants
+from configs import few_shot
 
-VARIANTS = ("5way1shot", "5way5shot", "5way1shot_fomaml", "5way5shot_fomaml")
+SETTINGS = ("5way1shot", "5way5shot")
 
 
 def get_config(variant: str = "5way1shot") -> ConfigDict:
     """The config of a variant."""
-    variants.check(variant, VARIANTS)
-    setting, _, option = variant.partition("_")
-    shots = int(setting.removeprefix("5way").removesuffix("shot"))
-    config = few_shot.base("miniimagenet", 5, shots)
-    config.method = option or "maml"
-    config.train.meta_batch = 4 if shots == 1 else 2
+    chosen = few_shot.parse(variant, SETTINGS)
+    config = few_shot.base("miniimagenet", "miniimagenet", chosen)
+    config.train.meta_batch = 4 if chosen.shots == 1 else 2  # the authors' code has 4 for both
     config.train.queries = 15
     config.train.clip = 2.0  # the authors clip the gradient of 5 x the mean loss to 10
-    config.evaluate.queries = (1, 15) if shots == 1 else (5, 15)
+    config.evaluate.queries = (chosen.shots, 15)
     return config

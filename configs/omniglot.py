@@ -1,43 +1,58 @@
-"""Omniglot, N-way K-shot: Finn et al. 2017, section 5.2, table 1.
+"""Omniglot, N-way K-shot: Finn et al. 2017, section 5.2, tables 1 and 3.
 
-    python -m experiments.omniglot --config=configs/omniglot.py:5way1shot --workdir=runs/omniglot
+    python -m experiments.omniglot --config=configs/omniglot.py:5way1shot \\
+        --workdir=runs/omniglot --config.data.dir=DIRECTORY
 
-Without the data set, on characters drawn from fonts: --config.data.source=glyphs
+DIRECTORY holds images_background.zip and images_evaluation.zip; --config.data.download=True fetches
+them. --config.data.source=glyphs takes characters drawn from fonts instead and needs no file.
+
+Variants, given after a colon:
+    5way1shot, 5way5shot, 20way1shot, 20way5shot    MAML, 60,000 iterations
+    5way1shot_dense, ...          MAML with the network without convolutions
+    5way1shot_context, ...        only a context vector adapts (table 3)
+    5way1shot_prototypical, ...   also matching, siamese, mann, fomaml, pretrained
+    quick                         5-way 1-shot on drawn characters, a small network, two minutes
+
+Expected accuracy after training to the end, as published (percent): 98.7, 99.9, 95.8, 98.9; dense
+89.7 (5-way 1-shot) and 97.5 (5-way 5-shot); context 94.9 and 97.7. What was measured with this code
+is in the README. On 2 cores 5way1shot takes about two hours.
+
+Where the paper and the authors' code differ: the paper trains on 1,200 characters, the code on
+1,100 and chooses the checkpoint on 100. The latter is the default, config.data.scheme=paper the
+former. Step sizes are for the mean cross-entropy: N times those of the code (0.4 and 0.1).
 """
+
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import few_shot, variants
+from configs import few_shot
 
-VARIANTS = (
-    "5way1shot",
-    "5way5shot",
-    "20way1shot",
-    "20way5shot",
-    "5way1shot_dense",
-    "5way5shot_dense",
-)
+SETTINGS = ("5way1shot", "5way5shot", "20way1shot", "20way5shot")
 
 
 def get_config(variant: str = "5way1shot") -> ConfigDict:
     """The config of a variant."""
-    variants.check(variant, VARIANTS)
-    setting, _, option = variant.partition("_")
-    ways, shots = (int(x) for x in setting.removesuffix("shot").split("way"))
-    config = few_shot.base("omniglot", ways, shots)
+    if variant == "quick":
+        return _quick()
+    chosen = few_shot.parse(variant, SETTINGS, others=["quick"])
+    config = few_shot.base("omniglot", "omniglot", chosen)
     config.data.scheme = "code"
     config.data.rotate = True
-    if option == "dense":
-        config.model.network = "dense"
-    if ways == 5:
-        config.train.meta_batch = 32
-        config.train.num_inner_steps = 1
-        config.train.inner_lr = 2.0  # 0.4 x 5
-        config.evaluate.num_inner_steps = 3
-    else:
-        config.train.meta_batch = 16
-        config.train.num_inner_steps = 5
-        config.train.inner_lr = 2.0  # 0.1 x 20
-        config.evaluate.num_inner_steps = 5
+    five = chosen.ways == 5
+    config.train.meta_batch = 32 if five else 16
+    config.train.num_inner_steps = 1 if five else 5
+    config.train.inner_lr = 2.0  # 0.4 x 5, and 0.1 x 20
+    config.evaluate.num_inner_steps = 3 if five else 5
     config.evaluate.inner_lr = config.train.inner_lr
+    return config
+
+
+def _quick() -> ConfigDict:
+    config: Any = get_config("5way1shot")
+    config.data.source, config.data.scheme, config.data.dir = "glyphs", "", ""
+    config.model.filters = 32
+    config.train.meta_batch = 16
+    config.train.num_iterations = 1_000
+    config.log.checkpoint_every = 250
     return config

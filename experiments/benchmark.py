@@ -6,15 +6,17 @@ Contestants must first agree on the meta-loss and the meta-gradient, then they t
 whose library is not installed are skipped (``pip install -e .[bench]`` installs PyTorch). The JSON
 holds every measurement; a bar chart of the same name lies next to it.
 
-A further suite is a function of a work directory that returns a `Suite`, and an entry in `SUITES`.
+A further suite is a function of a work directory and a config that returns a `Suite`, and an entry
+in `SUITES`.
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import importlib.util
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +28,81 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 import mamljax
+from configs import omniglot as omniglot_config
 from configs import sinusoid as sinusoid_config
+from experiments import few_shot_methods, settings
 from experiments import sinusoid as sinusoid_experiment
 from experiments.race import Contestant, Evaluation, Suite, matmul_gflops, measure, require_same
 from experiments.settings import Config
-from mamljax import files, losses, models, plots, report
+from mamljax import data, files, losses, models, plots, report
 from mamljax.metrics import MetricLogger
+from mamljax.models.weights import to_arrays
 from mamljax.progress import training_progress
+from mamljax.sharding import largest_task_mesh
 from mamljax.tasks.sampling import sample_tasks
+from mamljax.types import Learner, Params, Sampler
 
 
-def sinusoid(workdir: Path, config: Config = None) -> Suite:
+def sinusoid(workdir: Path, config: Config) -> Suite:
     """The paper's sinusoid regression: mamljax with logging on, PyTorch without."""
-    config = config or sinusoid_config.get_config("paper")
-    ours, *shared = _mamljax_sinusoid(workdir, config)
-    peers, skipped = [], []
-    if importlib.util.find_spec("torch"):
+    learner = mamljax.maml(
+        sinusoid_experiment.build_model(config),
+        losses.mean_squared_error,
+        inner_lr=config.train.inner_lr,
+        num_steps=config.train.num_inner_steps,
+    )
+    sampler = sinusoid_experiment.task_sampler(config, config.train.shots, config.train.queries)
+    example = np.zeros((1, 1), np.float32)
+    start = learner.init(jax.random.key(config.seed), example)
+    # At weights as small as those the second-order terms vanish, and a first-order gradient would
+    # pass for the right one: contestants are compared at larger weights.
+    wide = models.mlp((*config.model.hidden, 1), init="he_normal")
+    large = wide.init(jax.random.key(config.seed), example)
+    ours, batch = _mamljax(workdir, config, learner, sampler, start, large)
+
+    def peers():
         from experiments.peers import torch_sinusoid
 
-        peers = list(torch_sinusoid.contestants(config, *shared))
+        return torch_sinusoid.contestants(config, to_arrays(start), to_arrays(large), batch)
+
+    return _suite(config, ours, peers)
+
+
+def omniglot(workdir: Path, config: Config) -> Suite:
+    """Omniglot's 5-way 1-shot training step, second order, on characters drawn from fonts."""
+    images = data.load("glyphs", "train")  # needs no files, and speed is the same
+    mesh = largest_task_mesh(config.train.meta_batch)
+    method = few_shot_methods.build(config, images.images.shape[2:], len(images.names), mesh)
+    sampler = method.sampler(images)
+    example = np.zeros((1, *images.images.shape[2:]), np.float32)
+    start = method.learner.init(jax.random.key(config.seed), example)
+    ours, batch = _mamljax(workdir, config, method.learner, sampler, start, start)
+
+    def peers():
+        from experiments.peers import torch_omniglot
+
+        return torch_omniglot.contestants(config, images.images, to_arrays(start), batch)
+
+    return _suite(config, ours, peers)
+
+
+SUITES = {
+    "sinusoid": (sinusoid, functools.partial(sinusoid_config.get_config, "paper")),
+    "omniglot": (omniglot, functools.partial(omniglot_config.get_config, "5way1shot")),
+}
+"""By name: what makes the suite, and the config it is made of."""
+
+
+def _suite(config: Config, ours: Contestant, peers: Callable[[], Iterable[Contestant]]) -> Suite:
+    """Ours, and the peers if their library is there."""
+    found, skipped = [], []
+    if importlib.util.find_spec("torch"):
+        found = list(peers())
     else:
         skipped.append("PyTorch is skipped: not installed (`pip install -e .[bench]`).")
-    setting = {key: config.to_dict()[key] for key in ("seed", "model", "task", "train", "log")}
-    return Suite(setting, config.train.meta_batch, [ours, *peers], skipped)
-
-
-SUITES = {"sinusoid": sinusoid}
+    values = config.to_dict()
+    setting = {name: values[name] for name in ("seed", "model", "task", "train", "log")}
+    return Suite(setting, config.train.meta_batch, [ours, *found], skipped)
 
 
 @contextlib.contextmanager
@@ -71,7 +122,8 @@ def run(suite: Suite, name: str, output: Path, *, seconds: float, repeats: int) 
     if not suite.skipped:
         found["versions"]["torch"] = importlib.metadata.version("torch")
     found |= {
-        "threads": {"NPROC": os.environ.get("NPROC"), "used_by": "mamljax"},
+        # XLA's alone; torch's threads are set for each run.
+        "threads": {"NPROC": os.environ.get("NPROC"), "cpu_devices": jax.device_count()},
         "matmul_gflops": matmul_gflops(),
         "seconds_per_measurement": seconds,
         "skipped": list(suite.skipped),
@@ -128,25 +180,21 @@ def draw(path: Path, found: dict[str, Any]) -> None:
     plots.save(figure, path)
 
 
-def _mamljax_sinusoid(workdir: Path, config: Config) -> tuple[Contestant, Any, Any, Any]:
-    """The contestant; the weights to start from, those to compare at, and the tasks for that."""
+def _mamljax(
+    workdir: Path,
+    config: Config,
+    learner: Learner,
+    sampler: Sampler,
+    start: Params,
+    agreed: Params,
+) -> tuple[Contestant, list[np.ndarray]]:
+    """The contestant that trains from `start`, and the tasks on which all are compared."""
     train, chunk = config.train, config.log.chunk
-    learner = mamljax.maml(
-        sinusoid_experiment.build_model(config),
-        losses.mean_squared_error,
-        inner_lr=train.inner_lr,
-        num_steps=train.num_inner_steps,
-    )
-    sampler = sinusoid_experiment.task_sampler(config, train.shots, train.queries)
     tx = optax.adam(train.meta_lr)
     step_fn = mamljax.meta_step(learner.meta_gradient, tx)
-    keys = jax.random.split(jax.random.key(config.seed), 4)
-    example = np.zeros((1, 1), np.float32)
-    start = learner.init(keys[0], example)
-    # At weights as small as those the second-order terms vanish, and a first-order gradient would
-    # pass for the right one: contestants are compared at larger weights.
-    large = models.mlp((*config.model.hidden, 1), init="he_normal").init(keys[1], example)
-    tasks = sample_tasks(sampler, start, keys[2], train.meta_batch)
+    task_key, run_key = jax.random.split(jax.random.key(config.seed + 1))
+    tasks = sample_tasks(sampler, start, task_key, train.meta_batch)
+    gradient = jax.jit(learner.meta_gradient).lower(agreed, tasks, run_key).compile()
     state = mamljax.init_state(start, tx)
 
     def train_on(num_iterations):
@@ -156,33 +204,31 @@ def _mamljax_sinusoid(workdir: Path, config: Config) -> tuple[Contestant, Any, A
         with logging_hooks(workdir, "mamljax", total, done) as hooks:
             hooks.append(lambda chunk: compile_seconds.append(chunk.compile_seconds))
             options = {"meta_batch": train.meta_batch, "chunk": chunk, "hooks": hooks}
-            state = mamljax.fit(step_fn, state, sampler, keys[3], num_steps=total, **options)
+            state = mamljax.fit(step_fn, state, sampler, run_key, num_steps=total, **options)
         return compile_seconds[0]
 
     def check():
-        gradient, metrics = jax.jit(learner.meta_gradient)(large, tasks, keys[3])
-        return Evaluation(float(metrics.loss), _by_name(gradient))
+        grads, metrics = gradient(agreed, tasks, run_key)
+        return Evaluation(float(metrics.loss), to_arrays(grads))
 
-    batch = [np.asarray(leaf) for leaf in jax.tree.leaves(tasks)]
-    ours = Contestant("mamljax", f"chunk {chunk}", chunk, True, check, train_on)
-    return ours, _by_name(start), _by_name(large), batch
-
-
-def _by_name(tree) -> dict[str, np.ndarray]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+    # What the compiled meta-gradient needs besides its arguments and its result.
+    memory = gradient.memory_analysis()
+    temporary = memory.temp_size_in_bytes / 1e6 if memory else None
+    variant = f"chunk {chunk}, {jax.device_count()} device{'' if jax.device_count() == 1 else 's'}"
+    ours = Contestant("mamljax", variant, chunk, True, check, train_on, temporary)
+    return ours, [np.asarray(leaf) for leaf in jax.tree.leaves(tasks)]
 
 
 def main(argv: Sequence[str]) -> None:
     """Run one suite."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
-    # One thread, as the experiments set it (config.cpu_threads): read when jax makes its CPU
-    # client, at the first computation. Only XLA reads it; torch's threads are set for each run.
-    os.environ.setdefault("NPROC", "1")
     name, output = flags.FLAGS.suite, Path(flags.FLAGS.output)
     with tempfile.TemporaryDirectory() as workdir:
-        suite = SUITES[name](Path(workdir))
+        make, get_config = SUITES[name]
+        config = get_config()
+        settings.set_up_cpu(config)
+        suite = make(Path(workdir), config)
         run(suite, name, output, seconds=flags.FLAGS.seconds, repeats=flags.FLAGS.repeats)
 
 

@@ -20,7 +20,7 @@ from mamljax.evaluate import Report
 from mamljax.losses import accuracy
 from mamljax.models import weights
 from mamljax.progress import progress
-from mamljax.sharding import task_mesh
+from mamljax.sharding import largest_task_mesh
 from mamljax.types import Params, Sampler
 
 PAPER = {  # table 1, table 3 (context): accuracy in percent and 95% interval, by shots
@@ -88,9 +88,9 @@ def prepare(config: Config) -> Setting:
     validation = load(config, "validation") if has_validation(config) else None
     test_set = load(config, config.evaluate.split)
     seed = jax.random.key(config.seed)
-    names = ("train", "validate", "tune", "test")
+    names: list[str] = ["train", "validate", "tune", "test"]
     keys = dict(zip(names, jax.random.split(seed, len(names)), strict=True))
-    mesh = task_mesh() if jax.device_count() > 1 else None
+    mesh = largest_task_mesh(config.train.meta_batch)
     classes = 1 if train_set is None else len(train_set.names)
     method = few_shot_methods.build(config, test_set.images.shape[2:], classes, mesh)
     setting = Setting(config, method, train_set, validation, test_set, keys)
@@ -103,15 +103,18 @@ def prepare(config: Config) -> Setting:
 
 def load(config: Config, split: str) -> ImageSet:
     """A split of the config's image set."""
-    own = config.data.source == "folder"
+    options: dict[str, Any] = {}
+    if config.data.source == "folder":
+        options["image_size"] = tuple(config.data.image_size)
+    if config.data.source in data.SCHEMES:
+        options["scheme"] = config.data.scheme or None
     return data.load(
         config.data.source,
         split,
         data_dir=config.data.dir or None,
         cache_dir=config.data.cache or None,
-        scheme=(config.data.scheme or None) if config.data.source in data.SCHEMES else None,
         download=config.data.download,
-        **({"image_size": tuple(config.data.image_size)} if own else {}),
+        **options,
     )
 
 

@@ -1,9 +1,8 @@
 """Few-shot miniImagenet (Finn et al. 2017, section 5.2, table 1).
 
-    python -m experiments.miniimagenet --config=configs/miniimagenet.py:5way1shot --workdir=runs/m
+    python -m experiments.miniimagenet --config=configs/miniimagenet.py --workdir=runs/mini
 
-Trains, keeps the checkpoint with the best validation accuracy, tests it, and writes report.json,
-report.md, metrics.jsonl, TensorBoard events, checkpoints/ and figures/ into the work directory.
+As `experiments.omniglot`, on these images.
 """
 
 from experiments import classification, settings

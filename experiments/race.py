@@ -14,6 +14,9 @@ LOSS_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4
 """Largest difference between two gradients, per leaf and relative to the leaf's norm."""
 
+NEGLIGIBLE = 1e-6
+"""A leaf smaller than this part of the gradient counts as zero."""
+
 
 class Evaluation(NamedTuple):
     """The meta-loss on the agreed batch, and the meta-gradient's leaves by name."""
@@ -32,6 +35,7 @@ class Contestant(NamedTuple):
     check: the meta-loss and the meta-gradient from the agreed weights on the agreed batch.
     run: do this many meta-iterations, all work finished on return. Returns the seconds that went
       into compiling, which the measuring loop takes off.
+    temporary_megabytes: what the meta-gradient needs beside its arguments, where that is known.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Contestant(NamedTuple):
     compiles: bool
     check: Callable[[], Evaluation]
     run: Callable[[int], float]
+    temporary_megabytes: float | None = None
 
 
 class Suite(NamedTuple):
@@ -75,8 +80,14 @@ def require_same(contestants: Sequence[Contestant]) -> list[dict[str, Any]]:
         if found.gradient.keys() != expected.gradient.keys():
             raise DisagreementError(f"{who}: its gradient has leaves {sorted(found.gradient)}")
         loss_error = abs(found.loss - expected.loss) / abs(expected.loss)
+        # A bias before batch normalisation has no effect: what comes out is rounding noise, and
+        # is compared with the size of the whole gradient instead of its own.
+        whole = np.sqrt(sum(np.linalg.norm(leaf) ** 2 for leaf in expected.gradient.values()))
         errors = {
-            name: float(np.linalg.norm(found.gradient[name] - leaf) / np.linalg.norm(leaf))
+            name: float(
+                np.linalg.norm(found.gradient[name] - leaf)
+                / (norm if (norm := np.linalg.norm(leaf)) > NEGLIGIBLE * whole else whole)
+            )
             for name, leaf in expected.gradient.items()
         }
         # Written so that NaN fails too.
@@ -174,7 +185,9 @@ def _record(contestant, compile_seconds, timings, tasks) -> dict[str, Any]:
         "variant": contestant.variant,
         "iterations_per_second": _summary(rates),
         "tasks_per_second": statistics.median(rates) * tasks,
+        "milliseconds_per_iteration": 1e3 / statistics.median(rates),
         "compile_seconds": compile_seconds,
+        "temporary_megabytes": contestant.temporary_megabytes,
         "iterations": [iterations for iterations, _ in timings],
     }
 

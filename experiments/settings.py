@@ -53,7 +53,7 @@ def main(run: Callable[[Config, Path], object], default_config: str) -> None:
             check_tuples(config)
         except OSError as error:  # raised at the first use of a config whose file is not there
             _refuse(str(error).splitlines()[-1].strip())
-        _set_up_cpu(config)
+        set_up_cpu(config)
         _keep_compiled_programs()
         logging.set_verbosity(logging.WARNING)  # orbax tells of every file it writes
         try:
@@ -75,13 +75,11 @@ def refusing_bad_values() -> Iterator[None]:
         raise SystemExit(f"error: {error}") from error
 
 
-def _set_up_cpu(config: Config) -> None:
+def set_up_cpu(config: Config) -> None:
     """Before the first computation, at which jax makes its CPU client."""
     if config.cpu_threads:
         os.environ["NPROC"] = str(config.cpu_threads)
     devices = config.get("cpu_devices", 1) or len(os.sched_getaffinity(0))
-    if "train" in config:  # the largest number that divides the meta-batch
-        devices = max(n for n in range(1, devices + 1) if config.train.meta_batch % n == 0)
     jax.config.update("jax_num_cpu_devices", devices)
 
 

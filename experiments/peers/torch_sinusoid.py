@@ -111,12 +111,19 @@ def sample_tasks(config: Any) -> Tasks:
     return x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:]
 
 
+def set_threads(threads: int) -> None:
+    """Use this many threads from now on."""
+    torch.set_num_threads(threads)
+    if (found := torch.get_num_threads()) != threads:
+        raise RuntimeError(f"torch was asked for {threads} threads but uses {found}.")
+
+
 def _trainer(meta_loss, config, start: Arrays, threads: int) -> Callable[[int], float]:
     weights = _tensors(start)
     optimizer = torch.optim.Adam(weights, lr=config.train.meta_lr, fused=True)
 
     def run(num_iterations):
-        _set_threads(threads)
+        set_threads(threads)
         for _ in range(num_iterations):
             optimizer.zero_grad()
             meta_loss(weights, sample_tasks(config)).backward()
@@ -127,18 +134,12 @@ def _trainer(meta_loss, config, start: Arrays, threads: int) -> Callable[[int], 
 
 
 def _evaluate(meta_loss, agreed: Arrays, batch: Sequence[np.ndarray], threads: int) -> Evaluation:
-    _set_threads(threads)
+    set_threads(threads)
     weights = _tensors(agreed)
     loss = meta_loss(weights, [torch.tensor(part) for part in batch])
     loss.backward()
     grads = [weight.grad.numpy() for weight in weights]
     return Evaluation(loss.item(), dict(zip(agreed, grads, strict=True)))
-
-
-def _set_threads(threads: int) -> None:
-    torch.set_num_threads(threads)
-    if (found := torch.get_num_threads()) != threads:
-        raise RuntimeError(f"torch was asked for {threads} threads but uses {found}.")
 
 
 def _tensors(weights: Arrays) -> Weights:

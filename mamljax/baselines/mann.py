@@ -47,8 +47,8 @@ class MemoryCell(nn.Module):
 
     @nn.compact
     def __call__(self, state: MemoryState, inputs: Array, label: Array):
-        """``inputs [D], label [N] (zeros: unknown) -> (next state, logits [N])``."""
-        seen = jnp.concatenate([inputs, label, state.read.ravel()])
+        """``inputs [...], label [N] (zeros: unknown) -> (next state, logits [N])``."""
+        seen = jnp.concatenate([inputs.ravel(), label, state.read.ravel()])
         controller, hidden = nn.OptimizedLSTMCell(self.hidden)(state.controller, seen)
         keys = jnp.tanh(nn.Dense(self.reads * self.width)(hidden)).reshape(self.reads, self.width)
         gate = nn.sigmoid(nn.Dense(self.reads)(hidden))[:, None]
@@ -90,16 +90,14 @@ def mann(
 ) -> Learner:
     """A memory-augmented network that reads the support set, then answers each query.
 
-    Santoro et al. 2016 let one sequence run on, present the label of an example with the next one,
-    and score every answer. To compare on the same few-shot tasks, here a support example is
-    presented together with its label, in random order; each query is read, without a label, from
-    the state after the last of them, independently of the other queries; only queries are scored.
+    Santoro et al. 2016 present each label with the next example of a sequence, and score them all.
+    To compare on few-shot tasks, support examples come here with their own labels, in random order;
+    each query, without a label, is answered from the state after the last; only queries are scored.
 
     Args:
       ways: classes ``N`` of a task; labels are 0 to N - 1.
-      hidden: units of the controller.
-      slots, width: of the memory; the defaults of all sizes are the paper's.
-      reads: read heads, each with a write head.
+      hidden: units of the controller; all default sizes are the paper's.
+      slots, width, reads: slots of the memory, their length, heads that read and write.
       decay: of the usage, from 0 to 1.
       loss_fn: of the logits and the queries' labels.
       options: ``task_chunk`` and ``mesh``, see `backprop`.
@@ -117,28 +115,22 @@ def mann(
     cell = MemoryCell(ways, hidden, slots, width, reads, decay)
 
     def init(key, inputs):
-        inputs = inputs.reshape(inputs.shape[0], -1)
-        label = jnp.zeros(ways, inputs.dtype)
-        return cell.init(key, cell.start(inputs.dtype), inputs[0], label)["params"]
+        start, unknown = cell.start(inputs.dtype), jnp.zeros(ways, inputs.dtype)
+        return cell.init(key, start, inputs[0], unknown)["params"]
 
     def encode(meta_params, support, key):
-        inputs = support.inputs.reshape(support.inputs.shape[0], -1)
-        labels = one_hot(support.targets, ways, inputs.dtype)
+        inputs, dtype = support.inputs, support.inputs.dtype
+        labels = one_hot(support.targets, ways, dtype)
         order = jax.random.permutation(key, inputs.shape[0])
 
         def present(state, example):
             return cell.apply({"params": meta_params}, state, *example)[0], None
 
-        return jax.lax.scan(present, cell.start(inputs.dtype), (inputs[order], labels[order]))[0]
+        return jax.lax.scan(present, cell.start(dtype), (inputs[order], labels[order]))[0]
 
     def apply(params, inputs, *, key=None, step=0):
         del key, step  # nothing stochastic
-        inputs = inputs.reshape(inputs.shape[0], -1)
-        unknown = jnp.zeros(ways, inputs.dtype)
-
-        def answer(query):
-            return cell.apply({"params": params.meta_params}, params.memory, query, unknown)[1]
-
-        return jax.vmap(answer)(inputs)
+        weights, unknown = {"params": params.meta_params}, jnp.zeros(ways, inputs.dtype)
+        return jax.vmap(lambda query: cell.apply(weights, params.memory, query, unknown)[1])(inputs)
 
     return amortised(Model(init, apply), encode, loss_fn, **options)

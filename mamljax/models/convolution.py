@@ -20,7 +20,7 @@ FORMS = ("patches", "lax")
 """The ways to compute a convolution; all agree in value and in every derivative."""
 
 PREFERRED = {"cpu": "patches", "gpu": "patches", "tpu": "patches"}
-"""The form used on each backend. Measured on CPU; elsewhere it only follows from what `lax` does with
+"""The form that each backend uses: measured on CPU, elsewhere inferred from what `lax` does with
 per-task kernels."""
 
 CACHED_SIZE = 2**16

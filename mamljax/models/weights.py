@@ -21,9 +21,9 @@ _PUBLISHED = {
 
 
 def to_arrays(params: Params) -> dict[str, np.ndarray]:
-    """Nested dictionaries of parameters by path, such as ``block_0/conv/kernel``."""
-    flat = traverse_util.flatten_dict(params, sep="/")
-    return {name: np.asarray(leaf) for name, leaf in flat.items()}
+    """Nested dictionaries of parameters by path, such as ``block_0/conv/kernel``, in its order."""
+    flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
+    return {name: np.asarray(leaf) for name, leaf in sorted(flat.items())}
 
 
 def from_arrays(arrays: Mapping[str, Any], like: Params) -> Params:

@@ -111,8 +111,18 @@ def test_torch_computes_the_same_with_the_threads_it_was_given(suite, torch_peer
         assert torch_peers.torch.get_num_threads() == int(one.variant.split()[0])
 
 
-def test_a_first_order_gradient_is_not_the_same(config, tmp_path, torch_peers, monkeypatch):
-    ours, *shared = benchmark._mamljax_sinusoid(tmp_path, config)
+@pytest.fixture
+def shared(config, tmp_path, torch_peers, monkeypatch):
+    """Our contestant, and what the peers are given: weights to start from, to compare at, tasks."""
+    given = []
+    with monkeypatch.context() as patch:
+        patch.setattr(torch_peers, "contestants", lambda config, *args: given.extend(args) or [])
+        (ours,) = benchmark.sinusoid(tmp_path, config).contestants
+    return ours, *given
+
+
+def test_a_first_order_gradient_is_not_the_same(config, shared, torch_peers, monkeypatch):
+    ours, *shared = shared
     autograd = torch_peers.torch.autograd
     first_order = functools.partial(lambda grad, *args, create_graph: grad(*args), autograd.grad)
     monkeypatch.setattr(autograd, "grad", first_order)
@@ -122,8 +132,8 @@ def test_a_first_order_gradient_is_not_the_same(config, tmp_path, torch_peers, m
 
 
 @pytest.mark.parametrize("name", ["vmapped_loss", "looped_loss"])
-def test_torch_trains_as_mamljax_does(config, tmp_path, torch_peers, monkeypatch, name):
-    _, _, weights, batch = benchmark._mamljax_sinusoid(tmp_path, config)
+def test_torch_trains_as_mamljax_does(config, shared, torch_peers, monkeypatch, name):
+    _, _, weights, batch = shared
     tensor = torch_peers.torch.tensor
     monkeypatch.setattr(torch_peers, "sample_tasks", lambda config: map(tensor, batch))
     meta_loss, theirs = getattr(torch_peers, name)(config.train.inner_lr), []

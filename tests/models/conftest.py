@@ -1,4 +1,4 @@
-"""Parameters away from their starting values, and meta-gradients against finite differences."""
+"""What tests of models share: other parameters than the starting ones, and derivatives by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,16 @@ def randomised():
         return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), tree)
 
     return draw
+
+
+@pytest.fixture
+def quick_compilation():
+    """Without most of its optimisations XLA compiles in half the time what runs only once."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.values[name]
+    jax.config.update(name, True)
+    yield
+    jax.config.update(name, before)
 
 
 @pytest.fixture

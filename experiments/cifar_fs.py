@@ -1,0 +1,11 @@
+"""Few-shot CIFAR-FS and FC100 (Bertinetto et al. 2019, Oreshkin et al. 2018).
+
+    python -m experiments.cifar_fs --config=configs/cifar_fs.py:5way1shot --workdir=runs/cifar_fs
+
+As `experiments.omniglot`, on these images.
+"""
+
+from experiments import classification, settings
+
+if __name__ == "__main__":
+    settings.main(classification.run, "configs/cifar_fs.py")
