@@ -29,8 +29,26 @@ def by_path(select: str | Callable[[str], bool]) -> Partition:
     >>> by_path("head").split({"body": 1.0, "head": 2.0})
     ({'body': None, 'head': 2.0}, {'body': 1.0, 'head': None})
     """
-    selected = _searching(select) if isinstance(select, str) else select
+    return _selecting(
+        _searching(select, "by_path: select") if isinstance(select, str) else select,
+        f"by_path: select={select!r}",
+    )
 
+
+def all_but(pattern: str) -> Partition:
+    """Every parameter adapts but those in whose path the regular expression is found, if any.
+
+    ``all_but("norm")`` shares the parameters of the norms between tasks, as the MAML authors'
+    classification code does.
+
+    >>> all_but("norm").split({"dense": 1.0, "norm": 2.0})
+    ({'dense': 1.0, 'norm': None}, {'dense': None, 'norm': 2.0})
+    """
+    excluded = _searching(pattern, "all_but: pattern")
+    return _selecting(lambda path: not excluded(path), f"all_but: pattern={pattern!r}")
+
+
+def _selecting(selected: Callable[[str], bool], what: str) -> Partition:
     def split(meta_params: Params) -> tuple[PyTree, PyTree]:
         mask = jax.tree_util.tree_map_with_path(
             lambda path, _: bool(selected(_path_name(path))), meta_params
@@ -38,8 +56,8 @@ def by_path(select: str | Callable[[str], bool]) -> Partition:
         if not any(jax.tree.leaves(mask)):
             paths = [_path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(meta_params)]
             raise ValueError(
-                f"by_path: select={select!r} selects none of the parameters {paths}, so nothing "
-                "would adapt; select at least one of them."
+                f"{what} selects none of the parameters {paths}, so nothing would adapt; select "
+                "at least one of them."
             )
         adapting = jax.tree.map(lambda keep, leaf: leaf if keep else None, mask, meta_params)
         shared = jax.tree.map(lambda keep, leaf: None if keep else leaf, mask, meta_params)
@@ -53,26 +71,11 @@ def by_path(select: str | Callable[[str], bool]) -> Partition:
     return Partition(split, merge)
 
 
-def all_but(pattern: str) -> Partition:
-    """Every parameter adapts but those in whose path the regular expression is found.
-
-    ``all_but("norm")`` shares the parameters of the norms between tasks, as the MAML authors'
-    classification code does.
-
-    >>> all_but("norm").split({"dense": 1.0, "norm": 2.0})
-    ({'dense': 1.0, 'norm': None}, {'dense': None, 'norm': 2.0})
-    """
-    excluded = _searching(pattern)
-    return by_path(lambda path: not excluded(path))
-
-
-def _searching(pattern: str) -> Callable[[str], bool]:
+def _searching(pattern: str, what: str) -> Callable[[str], bool]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ValueError(
-            f"by_path: select={pattern!r} is not a regular expression: {error}."
-        ) from error
+        raise ValueError(f"{what}={pattern!r} is not a regular expression: {error}.") from error
     return lambda path: compiled.search(path) is not None
 
 

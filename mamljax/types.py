@@ -45,8 +45,8 @@ class Task(NamedTuple):
 class Adapted(NamedTuple):
     """What adaptation returns.
 
-    params: the adapted parameters of the task, with the structure of the model's parameters.
-    support_losses: ``[S]``, the support loss *before* each inner step.
+    params: the adapted parameters of the task, which the learner's `predict` and `loss` take.
+    support_losses: ``[S]``, the support loss *before* each inner step; empty without inner steps.
     observed: what `observe` returned, with a leading axis ``S + 1`` (before the first step, after
       each step), or None where nothing observed.
     """

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mamljax import evaluate, tasks
-from mamljax.evaluate import summarise
+from mamljax.evaluate import query_curves, summarise
 
 KEY = jax.random.key(2)
 
@@ -57,6 +57,25 @@ def test_chunks_of_tasks_change_nothing(report_of, learner_of):
     for task_chunk in (1, 7, 100):
         parts = report_of(learner=learner, task_chunk=task_chunk).values
         np.testing.assert_allclose(parts, whole, rtol=1e-5)
+
+
+def test_only_one_chunk_of_tasks_is_ever_drawn(learner_of):
+    learner = learner_of()
+    meta_params = learner.init(KEY, jnp.zeros((1, 1)))
+
+    def memory(num_tasks):
+        curves = jax.jit(query_curves, static_argnums=(0, 1, 2, 3, 4, 5))
+        sampler = tasks.sinusoid(100, 100)
+        lowered = curves.lower(learner, sampler, num_tasks, 1, None, 2, meta_params, KEY)
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    # A hundred tasks alone would take 160 kB.
+    assert memory(102) - memory(2) < 20_000
+
+
+def test_sampler_must_be_a_function(report_of):
+    with pytest.raises(TypeError, match=r"sampler must be a function \(meta_params, key\) -> Task"):
+        report_of(sampler=3)
 
 
 def test_every_setting_meets_the_same_tasks(report_of, learner_of):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mamljax.partition import all_parameters, by_path
+from mamljax.partition import all_but, all_parameters, by_path
 
 KEY = jax.random.key(0)
 
@@ -47,6 +47,24 @@ def test_all_parameters_adapt_by_default():
     assert partition.merge(chosen, shared) == TREE
 
 
+@pytest.mark.parametrize(
+    ("pattern", "adapting"),
+    [
+        ("head", [1.0, 2.0]),
+        ("^body/1/|bias$", [1.0, 3.0]),
+        ("norm", [1.0, 2.0, 3.0, 4.0]),  # a network without a norm adapts as a whole
+    ],
+)
+def test_all_but_is_the_other_side_of_by_path(pattern, adapting):
+    partition = all_but(pattern)
+    chosen, shared = partition.split(TREE)
+    assert jax.tree.leaves(chosen) == adapting
+    assert sorted(jax.tree.leaves(shared) + adapting) == [1.0, 2.0, 3.0, 4.0]
+    assert partition.merge(chosen, shared) == TREE
+    if len(adapting) < 4:
+        assert by_path(pattern).split(TREE) == (shared, chosen)
+
+
 def test_merge_takes_the_adapted_values():
     partition = by_path("head")
     chosen, shared = partition.split(TREE)
@@ -73,6 +91,13 @@ def test_selecting_nothing_lists_the_paths():
         by_path("Head").split(TREE)
 
 
+def test_excluding_everything_lists_the_paths():
+    with pytest.raises(ValueError, match=r"selects none .*'body/0/kernel'.*nothing would adapt"):
+        all_but("").split(TREE)
+
+
 def test_malformed_expression_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"'norm\(' is not a regular expression"):
+        all_but("norm(")
     with pytest.raises(ValueError, match=r"select='Dense_\(' is not a regular expression"):
         by_path("Dense_(")

@@ -162,6 +162,11 @@ def test_wrong_arguments_are_explained(run, options, message):
         run(**options)
 
 
+def test_sampler_must_be_a_function(run):
+    with pytest.raises(TypeError, match=r"sampler must be a function \(meta_params, key\) -> Task"):
+        run(sampler=3)
+
+
 # ---------------------------------------------------------------------------------------------
 # Numbers that are not finite.
 

@@ -14,7 +14,7 @@ from mamljax.algorithms import maml
 from mamljax.baselines.head import fresh_head, with_head
 from mamljax.losses import cross_entropy
 from mamljax.meta import backprop
-from mamljax.tasks.episodes import unit_interval
+from mamljax.tasks.episodes import images_per_class, unit_interval
 from mamljax.types import Array, Batch, Learner, Model, Partition, Sampler, Task
 
 
@@ -86,18 +86,7 @@ def minibatches(
       ValueError: if the arrays do not fit each other, or the images are not uint8.
     """
     checks.at_least("size", size, 1)
-    if np.ndim(images) != 5 or images.dtype != np.uint8:
-        raise ValueError(
-            "images must be uint8 of shape [C, M, H, W, ch]; got "
-            f"{images.dtype} of shape {np.shape(images)}."
-        )
-    num_classes, most = images.shape[:2]
-    counts = np.full(num_classes, most) if counts is None else np.asarray(counts)
-    if counts.shape != (num_classes,) or counts.min() < 1 or counts.max() > most:
-        raise ValueError(
-            f"counts must hold a number from 1 to {most} for each of the {num_classes} classes; "
-            f"got {counts.tolist()}."
-        )
+    counts = images_per_class(images, counts)
 
     def sampler(images, ends, meta_params, key):
         del meta_params

@@ -69,6 +69,11 @@ class ConvNet(nn.Module):
         for index in range(self.blocks):
             options = (self.filters, self.downsample, self.norm, self.scale, self.offset)
             x = Block(*options, name=f"block_{index}")(x)
+        if 0 in x.shape[1:3]:
+            raise ValueError(
+                f"conv_net: {self.blocks} blocks leave nothing of the images; use fewer blocks or "
+                "larger images."
+            )
         x = jnp.mean(x, (1, 2)) if self.readout == "mean" else x.reshape(len(x), -1)
         if self.outputs is None:
             return x

@@ -32,11 +32,11 @@ def convolution(
 ) -> jax.Array:
     """Two-dimensional convolution with "SAME" padding, as `lax.conv` and TensorFlow define it.
 
-    Reverse-mode differentiable to any order.
+    Reverse-mode differentiable to any order; for `jax.jvp` take ``form="lax"``.
 
     Args:
       images: ``[K, H, W, C]``.
-      kernel: ``[k, k, C, F]``.
+      kernel: ``[k, l, C, F]``.
       stride: of both axes.
       form: one of `FORMS`; None takes the backend's preferred one.
 
@@ -49,7 +49,7 @@ def convolution(
     checks.at_least("stride", stride, 1)
     if images.ndim != 4 or kernel.ndim != 4 or images.shape[3] != kernel.shape[2]:
         raise ValueError(
-            "convolution: images must have shape [K, H, W, C] and the kernel [k, k, C, F]; got "
+            "convolution: images must have shape [K, H, W, C] and the kernel [k, l, C, F]; got "
             f"{images.shape} and {kernel.shape}."
         )
     form = PREFERRED.get(jax.default_backend(), "patches") if form is None else form
@@ -67,7 +67,8 @@ def convolution(
 def max_pool(images: jax.Array) -> jax.Array:
     """The maximum of each 2x2 window, ``[K, H, W, C] -> [K, H // 2, W // 2, C]``.
 
-    An odd last row or column is left out ("VALID").
+    An odd last row or column is left out ("VALID"). Equal maxima share the gradient, where
+    `lax.reduce_window` and TensorFlow give it all to the first.
     """
     count, height, width, channels = images.shape
     height, width = height // 2, width // 2

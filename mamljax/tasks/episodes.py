@@ -38,18 +38,8 @@ def episodes(
     checks.at_least("ways", ways, 2)
     checks.at_least("shots", shots, 1)
     checks.at_least("queries", queries, 1)
-    if np.ndim(images) != 5 or images.dtype != np.uint8:
-        raise ValueError(
-            "images must be uint8 of shape [C, M, H, W, ch]; got "
-            f"{images.dtype} of shape {np.shape(images)}."
-        )
+    counts = images_per_class(images, counts)
     num_classes, most = images.shape[:2]
-    counts = np.full(num_classes, most) if counts is None else np.asarray(counts)
-    if counts.shape != (num_classes,) or counts.max(initial=0) > most:
-        raise ValueError(
-            f"counts must hold one number of at most {most} for each of the {num_classes} classes; "
-            f"got shape {counts.shape}, largest {counts.max(initial=0)}."
-        )
     if num_classes < ways:
         raise ValueError(
             f"ways={ways} classes are needed per task, but the images are of {num_classes} "
@@ -83,6 +73,32 @@ def episodes(
 
     # The images travel as an argument: as a constant they would be copied into every program.
     return Partial(sampler, jnp.asarray(images), jnp.asarray(counts, jnp.int32))
+
+
+def images_per_class(images: Array | np.ndarray, counts: Array | np.ndarray | None) -> np.ndarray:
+    """The checked number of images of each class, ``[C]``.
+
+    Raises:
+      ValueError: unless the images are uint8 ``[C, M, H, W, ch]`` and the counts fit them.
+    """
+    if np.ndim(images) != 5 or getattr(images, "dtype", None) != np.uint8:
+        raise ValueError(
+            "images must be a uint8 array of shape [C, M, H, W, ch]; got "
+            f"{getattr(images, 'dtype', type(images).__name__)} of shape {np.shape(images)}."
+        )
+    num_classes, most = images.shape[:2]
+    counts = np.full(num_classes, most) if counts is None else np.asarray(counts)
+    integers = np.issubdtype(counts.dtype, np.integer)
+    if (
+        not integers
+        or counts.shape != (num_classes,)
+        or not np.all((1 <= counts) & (counts <= most))
+    ):
+        raise ValueError(
+            f"counts must hold an integer from 1 to {most} for each of the {num_classes} classes; "
+            f"got {counts.tolist()}."
+        )
+    return counts
 
 
 def unit_interval(images: Array) -> Array:

@@ -25,7 +25,7 @@ IMAGES = SHADES.clip(0, 255).astype(np.uint8)
 
 @pytest.fixture
 def task():
-    return jax.jit(episodes(IMAGES, ways=3, shots=2, queries=4))(None, KEY)
+    return episodes(IMAGES, ways=3, shots=2, queries=4)(None, KEY)
 
 
 @pytest.fixture

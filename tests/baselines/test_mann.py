@@ -20,7 +20,7 @@ def cell():
     """A small cell's step, ``(state, inputs, label) -> (state, logits)``, and its first state."""
     module = MemoryCell(ways=3, **SIZES, decay=0.9)
     start = module.start(jnp.float32)
-    variables = jax.jit(module.init)(KEY, start, jnp.ones(4), jnp.zeros(3))
+    variables = module.init(KEY, start, jnp.ones(4), jnp.zeros(3))
     return jax.jit(lambda *example: module.apply(variables, *example)), start
 
 
@@ -55,7 +55,7 @@ def test_the_least_used_slots_are_cleared_before_they_are_written_to(cell):
 def test_queries_are_answered_one_by_one_whatever_the_shape_of_inputs(clusters_of):
     task = clusters_of(ways=3, shots=2, queries=4)(None, KEY)
     learner = mann(ways=3, **SIZES)
-    meta_params = jax.jit(learner.init)(KEY, task.support.inputs)
+    meta_params = learner.init(KEY, task.support.inputs)
     adapt, predict = jax.jit(learner.adapt), jax.jit(learner.predict)
     params = adapt(meta_params, task.support, KEY).params
     assert params.memory.memory.shape == (6, 5)
@@ -74,7 +74,7 @@ def test_it_learns_to_recall(clusters_of):
     """Classes are new in every task, so only the support set can tell."""
     sampler = clusters_of(ways=3, shots=1, queries=1, noise=0.1)
     learner, tx = mann(ways=3, **SIZES | {"hidden": 32}), optax.adam(0.01)
-    state = init_state(jax.jit(learner.init)(KEY, jnp.zeros((1, 4))), tx)
+    state = init_state(learner.init(KEY, jnp.zeros((1, 4))), tx)
     step = meta_step(learner.meta_gradient, tx)
     state = fit(step, state, sampler, KEY, num_steps=200, meta_batch=32)
     report = evaluate(

@@ -69,12 +69,11 @@ def test_forms_agree_under_a_kernel_per_task(stride, axes, assert_close):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("stride", "size"), [(2, 3), (3, 2)])
-def test_derivatives_are_those_of_finite_differences(stride, size):
-    images, kernel = draw((1, 4, 5, 2), (size, size, 2, 2))
+def test_derivatives_are_those_of_finite_differences():
+    images, kernel = draw((1, 4, 5, 2), (3, 3, 2, 2))
 
     def bent(images, kernel):
-        return jnp.tanh(convolution(images, kernel, stride=stride, form="patches"))
+        return jnp.tanh(convolution(images, kernel, stride=2, form="patches"))
 
     check_grads(jax.jit(bent), (images, kernel), order=2, modes=["rev"], rtol=1e-5)
 

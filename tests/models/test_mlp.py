@@ -43,24 +43,55 @@ def test_distribution_of_the_starting_weights(options, std, largest):
     assert 0.98 * largest < np.abs(kernel).max() <= largest * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("norm", ["batch", "layer"])
-@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
-def test_layers_by_hand(norm, activation):
-    model = models.mlp((5, 2), norm=norm, activation=activation)
-    params = model.init(KEY, INPUTS)
-    flat, unravel = jax.flatten_util.ravel_pytree(params)
-    params = unravel(jax.random.normal(KEY, flat.shape))
-    dense, last = params["Dense_0"], params["Dense_1"]
-    scale, offset = (
-        params["BatchNorm_0" if norm == "batch" else "LayerNorm_0"][name][None]
-        for name in ("scale", "bias")
-    )
-    x = INPUTS @ dense["kernel"] + dense["bias"][None]
-    axis, epsilon = (0, 1e-3) if norm == "batch" else (1, 1e-6)
-    x = (x - x.mean(axis, keepdims=True)) / jnp.sqrt(x.var(axis, keepdims=True) + epsilon)
-    x = getattr(jax.nn, activation)(x * scale + offset)
-    expected = x @ last["kernel"] + last["bias"][None]
+@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
+@pytest.mark.parametrize("scale", [False, True])
+@pytest.mark.parametrize("offset", [False, True])
+def test_norms_by_hand(norm, scale, offset, randomised):
+    model = models.mlp((5, 2), norm=norm, norm_scale=scale, norm_offset=offset)
+    params = randomised(model.init(KEY, INPUTS))
+    x = affine(params["Dense_0"], INPUTS)
+    own = params.get("norm_0", {})
+    if norm == "none":
+        assert own == {}
+    else:
+        names = {"scale": scale, "offset": offset}
+        assert own.keys() == {name for name in names if names[name]}
+        axis = 0 if norm == "batch" else 1
+        x = (x - x.mean(axis, keepdims=True)) / np.sqrt(x.var(axis, keepdims=True) + 1e-3)
+        x = x * np.asarray(own.get("scale", 1.0)) + np.asarray(own.get("offset", 0.0))
+    expected = affine(params["Dense_1"], np.maximum(x, 0.0))
     np.testing.assert_allclose(model.apply(params, INPUTS), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
+def test_activations_by_hand(activation, randomised):
+    model = models.mlp((5, 4, 2), activation=activation)
+    params = randomised(model.init(KEY, INPUTS))
+    x = INPUTS
+    for layer in ("Dense_0", "Dense_1"):
+        x = np.asarray(getattr(jax.nn, activation)(affine(params[layer], x)))
+    expected = affine(params["Dense_2"], x)
+    np.testing.assert_allclose(model.apply(params, INPUTS), expected, rtol=1e-4, atol=1e-5)
+
+
+def affine(layer, x):
+    return np.asarray(x) @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+
+
+def test_norms_are_named_by_their_layer():
+    # Whoever wants them shared or adapted finds them by "norm".
+    params = models.mlp((4, 4, 4, 2), norm="batch").init(KEY, INPUTS)
+    assert params.keys() == {*(f"Dense_{i}" for i in range(4)), *(f"norm_{i}" for i in range(3))}
+
+
+def test_images_are_flattened(randomised):
+    model = models.mlp((5, 2), norm="batch")
+    images = np.random.default_rng(0).normal(size=(7, 4, 3, 2)).astype(np.float32)
+    params = randomised(model.init(KEY, images))
+    assert params["Dense_0"]["kernel"].shape == (24, 5)
+    flat = model.apply(params, images.reshape(7, 24))
+    np.testing.assert_array_equal(model.apply(params, images), flat)
+    assert flat.shape == (7, 2)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
 from mamljax.tasks import from_arrays, sample_tasks
 
@@ -50,6 +51,24 @@ def test_trees_of_arrays():
     np.testing.assert_array_equal(task.query.inputs["again"][1], jnp.float32(task.query.targets))
     assert task.query.inputs["where"].shape == (2, 2)
     assert task.support.inputs["again"][1].dtype == jnp.float32
+
+
+def test_data_are_an_argument_of_a_compiled_program():
+    sampler = from_arrays(WHERE, TARGETS, shots=2, queries=3)
+    assert isinstance(sampler, Partial)
+    traces = []
+
+    @jax.jit
+    def sample(sampler):
+        traces.append(1)
+        return sampler(None, KEY)
+
+    task = sample(sampler)
+    jax.tree.map(np.testing.assert_array_equal, task, sampler(None, KEY))
+    # Other data of the same shape: the same examples of them, by the same program.
+    negative = sample(jax.tree.map(lambda x: -x, sampler))
+    jax.tree.map(np.testing.assert_array_equal, negative, jax.tree.map(lambda x: -x, task))
+    assert len(traces) == 1
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def assert_uniform(counts):
     assert np.sum((counts - usual) ** 2 / usual) < bound
 
 
-@pytest.mark.parametrize(("ways", "shots", "queries"), [(2, 1, 1), (3, 2, 3), (7, 1, 5), (5, 5, 1)])
+@pytest.mark.parametrize(("ways", "shots", "queries"), [(2, 1, 1), (7, 1, 5)])
 def test_distinct_classes_and_disjoint_images(ways, shots, queries):
     tasks = draw(ways=ways, shots=shots, queries=queries)
     assert tasks.support.inputs.shape == (300, ways * shots, 2, 2, 1)
@@ -124,8 +124,8 @@ def test_support_and_query_of_a_class_are_turned_alike(drawn):
     assert_uniform(tally(*turns[:, :2].T, sides=(4, 4)))
 
 
-def test_decoding():
-    raw, numbers = draw(), draw(decode=None)
+def test_decoding(drawn):
+    raw, numbers = drawn, draw(4000, decode=None)
     assert raw.query.inputs.dtype == np.uint8
     assert numbers.query.inputs.dtype == np.float32
     np.testing.assert_allclose(numbers.query.inputs, raw.query.inputs / 255, rtol=1e-6)
@@ -135,9 +135,9 @@ def test_decoding():
         shapes.append((images.shape, images.dtype))
         return images.reshape(len(images), -1) * jnp.float32(2)
 
-    own = draw(decode=decode)
+    own = draw(4000, decode=decode)
     assert shapes == [((6, 2, 2, 1), np.uint8), ((9, 2, 2, 1), np.uint8)]
-    np.testing.assert_array_equal(own.support.inputs, 2.0 * raw.support.inputs.reshape(300, 6, 4))
+    np.testing.assert_array_equal(own.support.inputs, 2.0 * raw.support.inputs.reshape(4000, 6, 4))
 
 
 @pytest.mark.parametrize(
@@ -165,13 +165,12 @@ def test_wrong_arguments_are_explained(options, message):
 # In the compiled programs of `fit` and `evaluate`.
 
 
-def blobs(key, num_classes, noise=20.0):
+def blobs(num_classes):
     """Classes of one pattern each, ``[C, 10, 8, 8, 1]``: easy to tell apart once compared."""
-    pattern_key, noise_key = jax.random.split(key)
-    patterns = jax.random.uniform(pattern_key, (num_classes, 1, 4, 4, 1), maxval=255.0)
-    patterns = patterns.repeat(2, axis=2).repeat(2, axis=3)
-    grains = noise * jax.random.normal(noise_key, (num_classes, 10, 8, 8, 1))
-    return np.asarray(jnp.clip(patterns + grains, 0, 255), np.uint8)
+    rng = np.random.default_rng(0)
+    patterns = rng.uniform(0, 255, (num_classes, 1, 4, 4, 1)).repeat(2, axis=2).repeat(2, axis=3)
+    grains = rng.normal(0, 20, (num_classes, 10, 8, 8, 1))
+    return np.clip(patterns + grains, 0, 255).astype(np.uint8)
 
 
 @pytest.fixture
@@ -192,7 +191,7 @@ def test_learns_to_tell_unseen_classes_apart_with_images_as_arguments():
         inner_lr=1.0,
         partition=all_but("norm"),
     )
-    images, options = blobs(jax.random.key(1), 60), {"ways": 3, "shots": 1, "queries": 3}
+    images, options = blobs(60), {"ways": 3, "shots": 1, "queries": 3}
     familiar, unseen = (episodes(part, **options) for part in (images[:40], images[40:]))
     assert min(sampler.args[0].nbytes for sampler in (familiar, unseen)) > 10_000
     tx = optax.adam(0.01)
@@ -208,7 +207,7 @@ def test_learns_to_tell_unseen_classes_apart_with_images_as_arguments():
 
 @pytest.mark.usefixtures("no_large_constants")
 def test_a_closure_over_the_images_would_be_noticed():
-    sampler = episodes(blobs(KEY, 20), ways=3, shots=1, queries=1)
+    sampler = episodes(blobs(20), ways=3, shots=1, queries=1)
     with pytest.warns(UserWarning, match="constants were captured"):
         jax.jit(lambda key: sampler(None, key)).lower(KEY)
 

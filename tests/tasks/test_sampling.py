@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
 from mamljax import Batch, Task
 from mamljax.tasks import sample_tasks
+from mamljax.tasks.sampling import as_partial
 
 KEY = jax.random.key(0)
 
@@ -36,3 +38,23 @@ def test_sampler_must_return_a_task(made):
 def test_number_of_tasks_must_be_positive(num_tasks):
     with pytest.raises(ValueError, match="num_tasks must be an integer of at least 1"):
         sample_tasks(noise, 1.0, KEY, num_tasks)
+
+
+def test_samplers_pass_through_compiled_functions():
+    plain = as_partial(noise)
+    assert jax.tree.leaves(plain) == []
+    # Two wrappings of one function are one and the same program.
+    assert jax.tree.structure(plain) == jax.tree.structure(as_partial(noise))
+    holding_data = Partial(lambda data, meta_params, key: noise(data * meta_params, key), 3.0)
+    assert as_partial(holding_data) is holding_data
+    for sampler, factor in ((plain, 2.0), (holding_data, 6.0)):
+        found = jax.jit(sample_tasks, static_argnums=3)(sampler, 2.0, KEY, 4)
+        expected = sample_tasks(noise, factor, KEY, 4)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+
+
+@pytest.mark.parametrize("sampler", [None, 3, "noise"])
+def test_sampler_must_be_a_function(sampler):
+    message = r"sampler must be a function \(meta_params, key\) -> Task; got"
+    with pytest.raises(TypeError, match=message):
+        as_partial(sampler)
