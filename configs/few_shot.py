@@ -58,6 +58,7 @@ def base(source: str, network: str, variant: Variant) -> Any:
     config.data.scheme = ""  # which classes train and test, see mamljax.data.SCHEMES
     config.data.download = False  # fetch what is missing (omniglot only)
     config.data.image_size = (84, 84)  # of your own images (source=folder)
+    config.data.resize = False  # bring your own images to that size instead of refusing others
     config.data.rotate = False  # turn the images of each class by a multiple of 90 degrees
 
     # Test these instead of training: the weights.npz of a run, or weights that others trained, see

@@ -50,7 +50,7 @@ def get_config(variant: str = "5way1shot") -> ConfigDict:
 
 def _quick() -> ConfigDict:
     config: Any = get_config("5way1shot")
-    config.data.source, config.data.scheme, config.data.dir = "glyphs", "", ""
+    config.data.source, config.data.dir = "glyphs", ""
     config.model.filters = 32
     config.train.meta_batch = 16
     config.train.num_iterations = 1_000

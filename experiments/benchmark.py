@@ -63,7 +63,8 @@ def sinusoid(workdir: Path, config: Config) -> Suite:
     def peers():
         from experiments.peers import torch_sinusoid
 
-        return torch_sinusoid.contestants(config, to_arrays(start), to_arrays(large), batch)
+        weights = to_arrays(start), to_arrays(_double(large))
+        return torch_sinusoid.contestants(config, *weights, batch)
 
     return _suite(config, ours, peers)
 
@@ -81,7 +82,8 @@ def omniglot(workdir: Path, config: Config) -> Suite:
     def peers():
         from experiments.peers import torch_omniglot
 
-        return torch_omniglot.contestants(config, images.images, to_arrays(start), batch)
+        weights = to_arrays(start), to_arrays(_double(start))
+        return torch_omniglot.contestants(config, images.images, *weights, batch)
 
     return _suite(config, ours, peers)
 
@@ -194,7 +196,7 @@ def _mamljax(
     step_fn = mamljax.meta_step(learner.meta_gradient, tx)
     task_key, run_key = jax.random.split(jax.random.key(config.seed + 1))
     tasks = sample_tasks(sampler, start, task_key, train.meta_batch)
-    gradient = jax.jit(learner.meta_gradient).lower(agreed, tasks, run_key).compile()
+    compiled = jax.jit(learner.meta_gradient).lower(start, tasks, run_key).compile()
     state = mamljax.init_state(start, tx)
 
     def train_on(num_iterations):
@@ -208,15 +210,25 @@ def _mamljax(
         return compile_seconds[0]
 
     def check():
-        grads, metrics = gradient(agreed, tasks, run_key)
-        return Evaluation(float(metrics.loss), to_arrays(grads))
+        # In double precision: in single, rounding decides on which side of a kink of the ReLU the
+        # blank paper of an image comes to lie, and honest gradients differ by percents.
+        with jax.enable_x64(True):
+            gradient = jax.jit(learner.meta_gradient)
+            grads, metrics = gradient(_double(agreed), _double(tasks), run_key)
+            return Evaluation(float(metrics.loss), to_arrays(grads))
 
     # What the compiled meta-gradient needs besides its arguments and its result.
-    memory = gradient.memory_analysis()
+    memory = compiled.memory_analysis()
     temporary = memory.temp_size_in_bytes / 1e6 if memory else None
     variant = f"chunk {chunk}, {jax.device_count()} device{'' if jax.device_count() == 1 else 's'}"
     ours = Contestant("mamljax", variant, chunk, True, check, train_on, temporary)
-    return ours, [np.asarray(leaf) for leaf in jax.tree.leaves(tasks)]
+    return ours, jax.tree.leaves(_double(tasks))
+
+
+def _double(tree):
+    """The same numbers in double precision, on the host; integers stay what they are."""
+    arrays = jax.tree.map(np.asarray, tree)
+    return jax.tree.map(lambda x: x.astype(float) if x.dtype.kind == "f" else x, arrays)
 
 
 def main(argv: Sequence[str]) -> None:

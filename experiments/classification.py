@@ -106,6 +106,7 @@ def load(config: Config, split: str) -> ImageSet:
     options: dict[str, Any] = {}
     if config.data.source == "folder":
         options["image_size"] = tuple(config.data.image_size)
+        options["resize"] = config.data.resize
     if config.data.source in data.SCHEMES:
         options["scheme"] = config.data.scheme or None
     return data.load(
@@ -281,8 +282,9 @@ def details(setting: Setting, inner_lr: Mapping[str, float]) -> dict[str, Any]:
     """What an accuracy means nothing without."""
     config = setting.config
     split = f"{config.evaluate.split}: {len(setting.test.names)} classes"
+    named = config.data.scheme if config.data.source in data.SCHEMES else ""
     return {
-        "classes": split + (f" ({config.data.scheme})" if config.data.scheme else ""),
+        "classes": split + (f" ({named})" if named else ""),
         "ways": config.task.ways,
         "shots": config.task.shots,
         "queries_per_class": list(config.evaluate.queries),

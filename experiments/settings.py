@@ -81,6 +81,10 @@ def set_up_cpu(config: Config) -> None:
         os.environ["NPROC"] = str(config.cpu_threads)
     devices = config.get("cpu_devices", 1) or len(os.sched_getaffinity(0))
     jax.config.update("jax_num_cpu_devices", devices)
+    if devices > 1:
+        # Each device works on tasks of its own: threads within an operation get in each other's way.
+        given = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{given} --xla_cpu_multi_thread_eigen=false".strip()
 
 
 def _keep_compiled_programs() -> None:

@@ -50,4 +50,6 @@ def _check_classification(name: str, logits: jax.Array, labels: jax.Array) -> No
             f"{labels.shape}. Labels are class indices, not one-hot rows."
         )
     if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise ValueError(f"{name}: labels must be integers in 0 to N - 1; got {labels.dtype}.")
+        raise ValueError(
+            f"{name}: labels must be integers in 0 to N - 1; got dtype {labels.dtype}."
+        )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 
 class Fit(NamedTuple):
@@ -45,6 +46,7 @@ def learning_curves(
             axis.plot(steps, mean, style, label=method, markersize=4)
             axis.fill_between(steps, mean - half, mean + half, alpha=0.2)
         axis.set(title=setting, xlabel="gradient steps", ylim=(0, None))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(ylabel)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
@@ -116,6 +118,7 @@ def _over_training(axis: Any, records: Sequence[Mapping[str, Any]], names: Seque
         points = [(r["step"], r[name]) for r in records if r.get(name) is not None]
         axis.plot(*zip(*points, strict=True), label=name.replace("_", " "), linewidth=1)
     axis.set(xlabel="meta-iteration")
+    axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.grid(alpha=0.3)
 
 

@@ -28,21 +28,6 @@ from mamljax.sharding import task_mesh
 KEY = jax.random.key(7)
 
 
-def assert_finite_differences(learner, params, tasks, *, rtol=1e-6, eps=3e-6):
-    """The meta-gradient against central differences of the meta-loss along random directions."""
-    flat, unravel = ravel_pytree(params)
-
-    @jax.jit
-    def loss_and_gradient(flat):
-        gradient, metrics = learner.meta_gradient(unravel(flat), tasks, KEY)
-        return metrics.loss, ravel_pytree(gradient)[0]
-
-    gradient = loss_and_gradient(flat)[1]
-    for direction in np.random.default_rng(0).normal(size=(3, flat.size)):
-        ahead, behind = (loss_and_gradient(flat + sign * eps * direction)[0] for sign in (1, -1))
-        np.testing.assert_allclose(gradient @ direction, (ahead - behind) / (2 * eps), rtol)
-
-
 def multi_step_learner(learner, inner_lr, weights):
     """`learner`, adapting in ``len(weights)`` steps, with the loss of every step in its goal."""
     everything = partition.all_parameters()
@@ -79,19 +64,25 @@ def multi_step_learner(learner, inner_lr, weights):
         ),
     ],
 )
-def test_meta_gradient_is_that_of_finite_differences(learner_of, tasks_of, params_of, options):
+def test_meta_gradient_is_that_of_finite_differences(
+    learner_of, tasks_of, params_of, options, assert_finite_differences
+):
     learner, tasks = learner_of(**{"num_steps": 3, **options}), tasks_of(4)
     assert_finite_differences(learner, params_of(learner, tasks), tasks)
 
 
 @pytest.mark.usefixtures("x64")
-def test_multi_step_gradient_is_that_of_finite_differences(learner_of, tasks_of, params_of):
+def test_multi_step_gradient_is_that_of_finite_differences(
+    learner_of, tasks_of, params_of, assert_finite_differences
+):
     learner, tasks = multi_step_learner(learner_of(), 0.05, [0.2, 0.0, 0.7, 0.1]), tasks_of(4)
     assert_finite_differences(learner, params_of(learner, tasks), tasks)
 
 
 @pytest.mark.usefixtures("x64")
-def test_finite_differences_tell_the_first_order_gradient_apart(learner_of, tasks_of, params_of):
+def test_finite_differences_tell_the_first_order_gradient_apart(
+    learner_of, tasks_of, params_of, assert_finite_differences
+):
     # The comparison above would be worth little if it could not see the second derivatives.
     learner, tasks = learner_of(num_steps=3, first_order=True), tasks_of(4)
     with pytest.raises(AssertionError):

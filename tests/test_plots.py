@@ -26,3 +26,24 @@ def test_fitted_curves_draw_support_points_and_every_curve(tmp_path):
     bare, drawn = (image.imread(tmp_path / f"{name}.png") for name in ("bare", "fits"))
     green = [(x[..., 1] - x[..., 0] > 0.3).sum() for x in (bare, drawn)]
     assert green[1] > green[0] + 50
+
+
+def test_an_episode_has_a_row_per_class_and_at_most_five_queries(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, ways, queries, channels in (("few", 2, 2, 1), ("many", 4, 9, 3)):
+        support, query = (rng.random((ways * n, 8, 8, channels)) for n in (1, queries))
+        plots.episode(tmp_path / f"{name}.png", support, query, ways=ways)
+    few, many = (image.imread(tmp_path / f"{name}.png") for name in ("few", "many"))
+    assert many.shape[0] > 1.5 * few.shape[0]
+    assert 1.4 < many.shape[1] / few.shape[1] < 2.2  # 1 + 5 columns against 1 + 2
+    colour = [np.ptp(x[..., :3], axis=2).max() for x in (few, many)]
+    assert colour[0] < 0.01 < colour[1]
+
+
+def test_training_curves_show_the_loss_and_every_validation_step(tmp_path):
+    loss = [{"run": "maml", "step": step, "loss": 1 / step} for step in (1, 2, 3)]
+    scores = [{"run": "maml", "step": 3, "validation_step_0": 0.2, "validation_step_10": 0.9}]
+    plots.training_curves(tmp_path / "loss.png", loss)
+    plots.training_curves(tmp_path / "both.png", [*loss, *scores, {"step": 4, "loss": None}])
+    alone, both = (image.imread(tmp_path / f"{name}.png") for name in ("loss", "both"))
+    assert np.abs(alone - both).max() > 0.1

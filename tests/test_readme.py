@@ -25,3 +25,12 @@ def test_the_core_line_is_what_the_readme_shows():
     grads, metrics = scope["gradient"], scope["metrics"]
     assert metrics.loss == pytest.approx(float(np.mean(metrics.task_losses)), rel=1e-5)
     assert set(grads) == {"Dense_0", "Dense_1"}
+
+
+def test_episodes_train_and_evaluate():
+    scope = {}
+    exec(SNIPPETS["episodes"], scope)
+    report, state = scope["report"], scope["state"]
+    assert report.mean.shape == (4,)
+    assert report.num_tasks == 20
+    assert int(state.step) == 10

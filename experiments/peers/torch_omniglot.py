@@ -27,6 +27,7 @@ def contestants(
     config: Any,
     images: np.ndarray,
     start: Arrays,
+    agreed: Arrays,
     batch: Sequence[np.ndarray],
     threads: Sequence[int] = (1, 2),
 ) -> Iterator[Contestant]:
@@ -35,7 +36,8 @@ def contestants(
     Args:
       config: of the Omniglot experiment.
       images: uint8 ``[C, M, H, W, 1]``, what tasks are drawn from.
-      start: the weights that training starts from, and at which loss and gradient are compared.
+      start: the weights that training starts from.
+      agreed: the weights at which the loss and its gradient are compared.
       batch: support images, support labels, query images, query labels of the compared tasks.
       threads: numbers of threads to try.
     """
@@ -43,7 +45,7 @@ def contestants(
         for count in threads:
             loss = make_loss(config.train.inner_lr, config.train.num_inner_steps)
             variant = f"{count} thread{'' if count == 1 else 's'}"
-            check = functools.partial(_evaluate, loss, start, batch, count)
+            check = functools.partial(_evaluate, loss, agreed, batch, count)
             run = _trainer(loss, config, images, start, count)
             yield Contestant(name, variant, 1, False, check, run)
 
@@ -141,9 +143,9 @@ def _trainer(meta_loss, config, images, start: Arrays, threads: int) -> Callable
     return run
 
 
-def _evaluate(meta_loss, start: Arrays, batch: Sequence[np.ndarray], threads: int) -> Evaluation:
+def _evaluate(meta_loss, agreed: Arrays, batch: Sequence[np.ndarray], threads: int) -> Evaluation:
     set_threads(threads)
-    weights = _tensors(start)
+    weights = _tensors(agreed)
     support_x, support_y, query_x, query_y = (torch.tensor(part) for part in batch)
     # [T, K, H, W, 1] -> [T, K, 1, H, W]
     tasks = support_x.movedim(-1, 2), support_y.long(), query_x.movedim(-1, 2), query_y.long()

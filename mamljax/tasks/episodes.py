@@ -92,7 +92,7 @@ def images_per_class(images: Array | np.ndarray, counts: Array | np.ndarray | No
     if (
         not integers
         or counts.shape != (num_classes,)
-        or not np.all((1 <= counts) & (counts <= most))
+        or not np.all((counts >= 1) & (counts <= most))
     ):
         raise ValueError(
             f"counts must hold an integer from 1 to {most} for each of the {num_classes} classes; "

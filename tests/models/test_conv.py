@@ -287,3 +287,10 @@ def test_a_prediction_depends_on_its_batch_only_under_batch_norm(norm, setting):
         assert np.all(np.abs(first - other) > 1e-3)
     else:
         np.testing.assert_allclose(first, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("readout", ["mean", "flatten"])
+def test_pooling_all_of_the_image_away_is_refused(readout):
+    net = models.conv_net(5, filters=3, downsample="max_pool", readout=readout)
+    with pytest.raises(ValueError, match="4 blocks leave nothing of the images"):
+        net.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
