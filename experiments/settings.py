@@ -82,7 +82,7 @@ def set_up_cpu(config: Config) -> None:
     devices = config.get("cpu_devices", 1) or len(os.sched_getaffinity(0))
     jax.config.update("jax_num_cpu_devices", devices)
     if devices > 1:
-        # Each device works on tasks of its own: threads within an operation get in each other's way.
+        # Each device works on tasks of its own: threads within an operation would be in the way.
         given = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{given} --xla_cpu_multi_thread_eigen=false".strip()
 

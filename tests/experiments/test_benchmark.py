@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from configs import omniglot as omniglot_config
 from configs import sinusoid as sinusoid_config
 from experiments import benchmark, race
 from experiments.sinusoid import build_model
@@ -207,3 +208,41 @@ def test_a_contestant_of_changing_speed_is_measured_for_its_time(clock):
     (row,) = race.measure(race.Suite({}, 25, [changing]), seconds=1.0, repeats=2)
     np.testing.assert_allclose(row["iterations"], [95, 1], atol=6)
     assert clock.now < 10
+
+
+def test_omniglot_is_the_same_step_in_torch(tmp_path):
+    pytest.importorskip("torch")
+    config = omniglot_config.get_config("5way1shot")
+    config.train.meta_batch, config.model.filters, config.log.chunk = 2, 4, 2
+    suite = benchmark.omniglot(tmp_path, config)
+    ours, *theirs = suite.contestants
+    assert [one.name for one in theirs] == ["torch.func"] * 2 + ["torch loop"] * 2
+    assert all(record["gradient_error"] < 1e-6 for record in race.require_same(suite.contestants))
+    assert ours.temporary_megabytes < 50
+    for one in theirs:
+        one.run(1)
+
+
+def test_torch_draws_the_episodes_of_the_config():
+    pytest.importorskip("torch")
+    from experiments.peers import torch_omniglot
+
+    config = omniglot_config.get_config("5way1shot")
+    config.train.meta_batch, config.task.shots, config.train.queries = 3, 2, 4
+    classes, most = 7, 9
+    images = np.zeros((classes, most, 2, 2), np.uint8)
+    images[..., 0, 0] = 10 * np.arange(1, classes + 1)[:, None]  # the corner turns with the image
+    images[..., 0, 1] = np.arange(1, most + 1)
+    drawn = torch_omniglot.sample_tasks(config, torch_omniglot.torch.from_numpy(images))
+    support_x, support_y, query_x, query_y = (part.numpy() for part in drawn)
+    assert support_x.shape == (3, 10, 1, 2, 2)
+    assert query_x.shape == (3, 20, 1, 2, 2)
+    np.testing.assert_array_equal(support_y, np.repeat(np.arange(5), 2)[None].repeat(3, 0))
+    for task in range(3):
+        both = np.concatenate([support_x[task], query_x[task]]).round(5) * 255
+        labels = np.concatenate([support_y[task], query_y[task]])
+        corner = both.reshape(30, 4).max(1).round()
+        for label in range(5):
+            assert len(set(corner[labels == label])) == 1  # one class, disjoint images of it
+            assert len({tuple(x.ravel()) for x in both[labels == label]}) == 6
+        assert len(set(corner)) == 5
