@@ -100,7 +100,7 @@ def test_preferred_form_is_one_of_the_two(monkeypatch):
     ("images", "kernel", "options", "message"),
     [
         ((6, 6, 1), (3, 3, 1, 2), {}, r"images must have shape \[K, H, W, C\].*got \(6, 6, 1\)"),
-        ((1, 6, 6, 1), (3, 3, 2), {}, r"the kernel \[k, k, C, F\]; got .* and \(3, 3, 2\)"),
+        ((1, 6, 6, 1), (3, 3, 2), {}, r"the kernel \[k, l, C, F\]; got .* and \(3, 3, 2\)"),
         ((1, 6, 6, 3), (3, 3, 1, 2), {}, r"got \(1, 6, 6, 3\) and \(3, 3, 1, 2\)"),
         ((1, 6, 6, 1), (3, 3, 1, 2), {"stride": 0}, "stride must be an integer of at least 1"),
         ((1, 6, 6, 1), (3, 3, 1, 2), {"form": "patch"}, "form must be .*Did you mean 'patches'"),
