@@ -32,6 +32,7 @@ format: .venv/installed-dev
 
 benchmark: .venv/installed-bench
 	$(BIN)/python -m experiments.benchmark --suite=sinusoid --output=results/speed_sinusoid.json
+	$(BIN)/python -m experiments.benchmark --suite=omniglot --output=results/speed_omniglot.json
 
 clean:
 	rm -rf .venv runs build *.egg-info
