@@ -83,11 +83,15 @@ def build(config: Config, image_shape: tuple[int, ...], classes: int, mesh: Mesh
     shared = {"task_chunk": config.train.task_chunk or None, "mesh": mesh}
     if config.method in GRADIENT_BASED:
         return _gradient_based(config, image_shape, shared)
-    if config.method in AMORTISED:
-        learner = AMORTISED[config.method](config, shared)
-        tested = Tested(lambda inner_lr: learner, steps=False)
-        return _episodic(config, learner, {config.method: tested})
-    return _pretrained(config, classes)
+    if config.method == "pretrained":
+        return _pretrained(config, classes)
+    shared["ways"] = config.task.ways
+    if config.method == "mann":
+        learner = baselines.mann(**shared)
+    else:
+        learner = METRIC[config.method](network(config, None), **shared)
+    tested = Tested(lambda inner_lr: learner, steps=False)
+    return _episodic(config, learner, {config.method: tested})
 
 
 def _gradient_based(config: Config, image_shape: tuple[int, ...], shared: dict) -> Method:
@@ -142,17 +146,10 @@ def _pretrained(config: Config, classes: int) -> Method:
 
 
 GRADIENT_BASED = {"maml": maml, "fomaml": fomaml, "context": baselines.context_vector}
-AMORTISED: dict[str, Callable[[Config, dict], Learner]] = {
-    "prototypical": lambda config, shared: baselines.prototypical(
-        network(config, None), ways=config.task.ways, **shared
-    ),
-    "matching": lambda config, shared: baselines.matching(
-        network(config, None), ways=config.task.ways, **shared
-    ),
-    "siamese": lambda config, shared: baselines.siamese(
-        network(config, None), ways=config.task.ways, **shared
-    ),
-    "mann": lambda config, shared: baselines.mann(ways=config.task.ways, **shared),
+METRIC = {
+    "prototypical": baselines.prototypical,
+    "matching": baselines.matching,
+    "siamese": baselines.siamese,
 }
 NETWORKS = ("omniglot", "miniimagenet", "dense")
-METHODS = (*GRADIENT_BASED, *AMORTISED, "pretrained")
+METHODS = (*GRADIENT_BASED, *METRIC, "mann", "pretrained")

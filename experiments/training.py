@@ -76,11 +76,9 @@ def train(
         def score(chunk: Chunk) -> float:
             if validate is None:
                 return float(np.mean(chunk.metrics.loss))
-            mean = validate(chunk.state.meta_params).mean
-            logger.write(
-                chunk.step, **{f"validation_step_{s}": float(x) for s, x in enumerate(mean)}
-            )
-            return 1.0 - float(mean[-1])  # the error: lower is better
+            scores = validate(chunk.state.meta_params)
+            logger.write_scores(chunk.step, "validation", scores)
+            return 1.0 - float(scores.mean[-1])  # the error: lower is better
 
         state = fit(
             meta_step(learner.meta_gradient, tx),

@@ -51,6 +51,10 @@ class MetricLogger:
         for key, value in values.items():
             self._events.add_scalar(key, value, step)
 
+    def write_scores(self, step: int, name: str, scores: Report) -> None:
+        """Log the mean score after every inner step, as ``<name>_step_0`` and so on."""
+        self.write(step, **{f"{name}_step_{s}": float(x) for s, x in enumerate(scores.mean)})
+
     def __call__(self, chunk: Chunk) -> None:
         """Log one chunk of training."""
         self.write(
@@ -89,8 +93,7 @@ def evaluation_hook(
 
     def hook(chunk: Chunk) -> None:
         if chunk.is_due(every):
-            mean = test(chunk.state.meta_params).mean
-            logger.write(chunk.step, **{f"{name}_step_{s}": float(x) for s, x in enumerate(mean)})
+            logger.write_scores(chunk.step, name, test(chunk.state.meta_params))
 
     return hook
 
