@@ -42,13 +42,21 @@ PAPER = {  # table 1, table 3 (context): accuracy in percent and 95% interval, b
 
 
 class Setting(NamedTuple):
-    """A checked config with its images at hand. `validation` is None where a scheme has none."""
+    """A checked config, with samplers over its images.
+
+    train: images; None where given weights are tested.
+    validation: tasks; None where a scheme has no classes for it.
+    test: tasks by the number of queries per class.
+    test_classes, image_shape: of the test images.
+    """
 
     config: Config
     method: Method
     train: ImageSet | None
-    validation: ImageSet | None
-    test: ImageSet
+    validation: Sampler | None
+    test: dict[int, Sampler]
+    test_classes: int
+    image_shape: tuple[int, ...]
     keys: dict[str, jax.Array]
 
 
@@ -85,7 +93,6 @@ def prepare(config: Config) -> Setting:
     checks.one_of("config.method", config.method, few_shot_methods.METHODS)
     checks.one_of("config.model.network", config.model.network, few_shot_methods.NETWORKS)
     train_set = None if config.weights else load(config, "train")
-    validation = load(config, "validation") if has_validation(config) else None
     test_set = load(config, config.evaluate.split)
     seed = jax.random.key(config.seed)
     names: list[str] = ["train", "validate", "tune", "test"]
@@ -93,12 +100,14 @@ def prepare(config: Config) -> Setting:
     mesh = largest_task_mesh(config.train.meta_batch)
     classes = 1 if train_set is None else len(train_set.names)
     method = few_shot_methods.build(config, test_set.images.shape[2:], classes, mesh)
-    setting = Setting(config, method, train_set, validation, test_set, keys)
-    for queries in config.evaluate.queries:
-        task_sampler(config, test_set, queries)  # too many ways, shots or queries show here
-    if validation is not None:
-        task_sampler(config, validation, config.evaluate.queries[0])
-    return setting
+    # Too many ways, shots or queries show here.
+    test_tasks = {q: task_sampler(config, test_set, q) for q in config.evaluate.queries}
+    validation = None
+    if has_validation(config):
+        images = load(config, "validation")
+        validation = task_sampler(config, images, config.evaluate.queries[0])
+    classes, shape = len(test_set.names), test_set.images.shape[2:]
+    return Setting(config, method, train_set, validation, test_tasks, classes, shape, keys)
 
 
 def load(config: Config, split: str) -> ImageSet:
@@ -137,7 +146,7 @@ def trained_run(setting: Setting, workdir: Path) -> Run:
             setting,
             first,
             config.evaluate.inner_lr,
-            task_sampler(config, setting.validation, config.evaluate.queries[0]),
+            setting.validation,
             setting.keys["validate"],
             config.validate.num_tasks,
         )
@@ -163,7 +172,7 @@ def imported(setting: Setting) -> Run:
     path = Path(setting.config.weights)
     if not path.is_file():
         raise ValueError(f"config.weights: there is no file {path}.")
-    example = jnp.zeros((1, *setting.test.images.shape[2:]))
+    example = jnp.zeros((1, *setting.image_shape))
     like = jax.eval_shape(setting.method.learner.init, setting.keys["train"], example)
     return Run(weights.load(path, like), {"imported": str(path)})
 
@@ -217,13 +226,15 @@ def tune(setting: Setting, params: Params) -> dict[str, float]:
     for name, tested in setting.method.tested.items():
         chosen[name] = config.evaluate.inner_lr
         if tested.tuned:
-            images = setting.validation or setting.train
-            if images is None:
+            sampler = setting.validation
+            if sampler is None and setting.train is not None:
+                sampler = task_sampler(config, setting.train, config.evaluate.queries[0])
+            if sampler is None:
                 raise ValueError(f"{name}: there are no classes to tune its step size on.")
             chosen[name] = tune_inner_lr(
                 tested.learner,
                 tested.params(params),
-                task_sampler(config, images, config.evaluate.queries[0]),
+                sampler,
                 setting.keys["tune"],
                 candidates=config.tune.candidates,
                 num_tasks=config.tune.num_tasks,
@@ -246,7 +257,7 @@ def test(setting: Setting, params: Params, inner_lr: Mapping[str, float]) -> lis
                 setting,
                 setting.method.tested[name],
                 inner_lr[name],
-                task_sampler(config, setting.test, queries),
+                setting.test[queries],
                 setting.keys["test"],
                 config.evaluate.num_tasks,
             )
@@ -281,7 +292,7 @@ def paper(config: Config, method: str, last_step: int) -> dict[str, Any] | None:
 def details(setting: Setting, inner_lr: Mapping[str, float]) -> dict[str, Any]:
     """What an accuracy means nothing without."""
     config = setting.config
-    split = f"{config.evaluate.split}: {len(setting.test.names)} classes"
+    split = f"{config.evaluate.split}: {setting.test_classes} classes"
     named = config.data.scheme if config.data.source in data.SCHEMES else ""
     return {
         "classes": split + (f" ({named})" if named else ""),

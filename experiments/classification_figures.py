@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.few_shot_methods import task_sampler
 from mamljax import metrics, plots
 from mamljax.plots import Curve
 
@@ -21,8 +20,7 @@ def draw(workdir: Path, setting: Any, results: Sequence[dict[str, Any]]) -> None
     plots.learning_curves(
         figures / "accuracy.png", panels, ylabel="accuracy", title=f"Few-shot {config.data.source}"
     )
-    queries = config.evaluate.queries[0]
-    task = task_sampler(config, setting.test, queries)(None, setting.keys["test"])
+    task = setting.test[config.evaluate.queries[0]](None, setting.keys["test"])
     plots.episode(
         figures / "episode.png",
         *(np.asarray(batch.inputs) for batch in jax.device_get((task.support, task.query))),

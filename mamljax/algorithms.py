@@ -57,7 +57,7 @@ def maml(
     adapt = unroll(update, partition, tx, num_steps, remat=remat, scan_unroll=scan_unroll)
     objective = query_loss(adapt, loss)
     meta_gradient = backprop(objective, task_chunk=task_chunk, mesh=mesh)
-    return Learner(model.init, adapt, model.apply, loss, objective, meta_gradient)
+    return Learner(model.init, adapt, model.apply, loss_fn, objective, meta_gradient)
 
 
 def fomaml(model: Model, loss_fn: LossFn, **options: Any) -> Learner:

@@ -28,13 +28,13 @@ def is_function(name: str, value: Any, signature: str) -> None:
         raise TypeError(f"{name} must be a function {signature}; got {type(value).__name__}.")
 
 
-def scalar(name: str, value: Any, fix: str) -> jax.Array:
-    """Return `value` as an array if it is a floating-point scalar, else raise a ValueError."""
+def scalar(name: str, value: Any) -> jax.Array:
+    """Return a loss or metric as an array if it is a floating-point scalar, else a ValueError."""
     value = jnp.asarray(value)
     if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(
             f"{name} must return a floating-point scalar; got shape {value.shape} and dtype "
-            f"{value.dtype}. {fix}"
+            f"{value.dtype}. Average it over the examples."
         )
     return value
 

@@ -108,12 +108,11 @@ def query_curve(
     """One task's query score and query loss, ``[S + 1]`` each; pure, to be mapped or swept over."""
 
     def observe(params, step):
-        loss = learner.loss(params, task.query, None, step)
+        outputs = learner.predict(params, task.query.inputs, step=step)
+        loss = checks.scalar("loss_fn", learner.loss_fn(outputs, task.query.targets))
         if metric is None:
             return loss, loss
-        outputs = learner.predict(params, task.query.inputs, step=step)
-        score = metric(outputs, task.query.targets)
-        return checks.scalar("metric", score, "Average over the query examples."), loss
+        return checks.scalar("metric", metric(outputs, task.query.targets)), loss
 
     return learner.adapt(
         meta_params, task.support, key, num_steps=num_steps, observe=observe

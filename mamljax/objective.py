@@ -20,9 +20,7 @@ def task_loss(model: Model, loss_fn: LossFn) -> TaskLossFn:
 
     def loss(params, batch, key, step):
         outputs = model.apply(params, batch.inputs, key=key, step=step)
-        return checks.scalar(
-            "loss_fn", loss_fn(outputs, batch.targets), "Average the loss over the examples."
-        )
+        return checks.scalar("loss_fn", loss_fn(outputs, batch.targets))
 
     return loss
 

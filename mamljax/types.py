@@ -189,7 +189,7 @@ class Learner(NamedTuple):
     init: ``(key, inputs) -> meta_params``.
     adapt: meta-parameters and a support set to adapted parameters.
     predict: the model's forward pass with adapted parameters.
-    loss: the loss of parameters on one batch.
+    loss_fn: the loss of what it predicts.
     objective: the meta-loss of one task.
     meta_gradient: the gradient of the mean meta-loss over a batch of tasks.
     """
@@ -197,6 +197,10 @@ class Learner(NamedTuple):
     init: Callable[[Array, PyTree], Params]
     adapt: AdaptFn
     predict: ApplyFn
-    loss: TaskLossFn
+    loss_fn: LossFn
     objective: ObjectiveFn
     meta_gradient: MetaGradientFn
+
+    def loss(self, params: Params, batch: Batch, key: Array | None = None, step: Any = 0) -> Array:
+        """The loss of parameters on one batch, a `TaskLossFn`."""
+        return self.loss_fn(self.predict(params, batch.inputs, key=key, step=step), batch.targets)

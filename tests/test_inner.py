@@ -299,7 +299,7 @@ def test_scan_unroll_must_be_positive():
 @pytest.mark.parametrize(
     ("loss_fn", "message"),
     [
-        (lambda outputs, targets: outputs - targets, r"scalar; got shape \(4,\).*Average the loss"),
+        (lambda outputs, targets: outputs - targets, r"scalar; got shape \(4,\).*Average it over"),
         (lambda outputs, targets: jnp.argmax(outputs), r"got shape \(\) and dtype int32"),
         (
             lambda outputs, targets: losses.mean_squared_error(outputs[:, None], targets),

@@ -62,7 +62,7 @@ def amortised(
     loss = task_loss(model, loss_fn)
     objective = query_loss(adapt, loss)
     meta_gradient = backprop(objective, task_chunk=task_chunk, mesh=mesh)
-    return Learner(model.init, adapt, model.apply, loss, objective, meta_gradient)
+    return Learner(model.init, adapt, model.apply, loss_fn, objective, meta_gradient)
 
 
 def one_hot(labels: Any, ways: int, dtype: Any) -> Array:

@@ -116,7 +116,8 @@ def siamese(
     absolute differences of their features; parameters are those of `with_head` with one output.
     Training is by `pair_loss` on all pairs of a query and a support example. A query's score for a
     class, which the paper leaves open beyond one shot, is the mean log-odds over the class's
-    support examples. The paper's embedding ends in a sigmoid; here that is up to `embedding`.
+    support examples; the loss at test is the `cross_entropy` of these scores. The paper's embedding
+    ends in a sigmoid; here that is up to `embedding`.
     """
     embedding = flattened(embedding)
 
@@ -136,7 +137,7 @@ def siamese(
         log_odds, labels = learner.predict(params, inputs, key=key, step=step)
         return class_means(log_odds.T, labels).T
 
-    return learner._replace(predict=predict)
+    return learner._replace(predict=predict, loss_fn=cross_entropy)
 
 
 def pair_loss(pairs: Pairs, targets: Array) -> Array:
