@@ -214,6 +214,7 @@ def scorer(
             num_steps=config.num_inner_steps if tested.steps else None,
             metric=accuracy,
             task_chunk=config.task_chunk,
+            mesh=largest_task_mesh(num_tasks),
         )
 
     return score

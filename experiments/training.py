@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from experiments.settings import Config
 from mamljax import metrics
@@ -16,7 +17,7 @@ from mamljax.meta import init_state, meta_step
 from mamljax.metrics import MetricLogger
 from mamljax.progress import training_progress
 from mamljax.train import Chunk, fit
-from mamljax.types import Learner, Params, Sampler
+from mamljax.types import Learner, Params, PyTree, Sampler, StepFn
 
 
 class Run(NamedTuple):
@@ -39,6 +40,9 @@ def train(
     workdir: Path,
     depends_on: Mapping[str, Any],
     validate: Callable[[Params], Report] | None = None,
+    step_fn: StepFn | None = None,
+    example: PyTree = None,
+    mesh: Mesh | None = None,
 ) -> Run:
     """Meta-train `learner`, or go on where an earlier process stopped.
 
@@ -53,12 +57,16 @@ def train(
       log: ``chunk`` and ``checkpoint_every``, in meta-iterations.
       workdir: of the experiment.
       depends_on: the config values that the run depends on; a change refuses to resume.
-      validate: the accuracy on validation tasks. Every checkpoint is scored by it (after the last
-        inner step), and the best one is returned instead of the last.
+      validate: the accuracy or return on validation tasks. Every checkpoint is scored by it (after
+        the last inner step), and the best one is returned instead of the last.
+      step_fn: one meta-update by `tx`; None takes the plain `meta_step`.
+      example: inputs to initialise with; None takes those of the sampler.
+      mesh: devices that share the drawing of tasks.
     """
     init_key, fit_key = jax.random.split(key)
-    inputs = jax.eval_shape(sampler, None, key).query.inputs
-    example = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), inputs)
+    if example is None:
+        inputs = jax.eval_shape(sampler, None, key).query.inputs
+        example = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), inputs)
     state = init_state(jax.jit(learner.init)(init_key, example), tx)
     checkpoints = Checkpoints(workdir / "checkpoints" / name, config=depends_on)
     state = checkpoints.restore(state) or state
@@ -78,16 +86,17 @@ def train(
                 return float(np.mean(chunk.metrics.loss))
             scores = validate(chunk.state.meta_params)
             logger.write_scores(chunk.step, "validation", scores)
-            return 1.0 - float(scores.mean[-1])  # the error: lower is better
+            return -float(scores.mean[-1])  # lower is better
 
         state = fit(
-            meta_step(learner.meta_gradient, tx),
+            step_fn or meta_step(learner.meta_gradient, tx),
             state,
             sampler,
             fit_key,
             num_steps=num_iterations,
             meta_batch=meta_batch,
             chunk=log.chunk,
+            mesh=mesh,
             hooks=[
                 show,
                 logger,
@@ -106,7 +115,7 @@ def train(
         {
             "iterations": int(state.step),
             "tested_checkpoint": int(chosen.step),
-            "chosen_by": "last iteration" if validate is None else "best validation accuracy",
+            "chosen_by": "last iteration" if validate is None else "best validation score",
             "iterations_per_second": float(np.median(rates or [np.nan])),
             "compile_seconds": compile_seconds[0] if compile_seconds else None,
         },

@@ -4,10 +4,12 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from mamljax import checks
+from mamljax.sharding import share_tasks
 from mamljax.tasks.sampling import as_partial
-from mamljax.types import Array, Learner, LossFn, Params, Sampler, Task
+from mamljax.types import Array, Drawn, Learner, LossFn, Params, Sampler, Task
 
 DIVERGENCE = 10.0
 """A task diverged when its query loss after the last step exceeds this many times the larger of its
@@ -42,6 +44,7 @@ def evaluate(
     num_steps: int | None = None,
     metric: LossFn | None = None,
     task_chunk: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Report:
     """Adapt to `num_tasks` tasks and report the query score before and after each inner step.
 
@@ -56,12 +59,13 @@ def evaluate(
       num_tasks: how many test tasks.
       num_steps: inner steps ``S``; None takes the learner's own.
       metric: ``(outputs, targets) -> scalar`` on the query set; None takes the learner's loss.
-      task_chunk: adapt to this many tasks at a time, which bounds memory.
+      task_chunk: adapt to this many tasks at a time, on each device, which bounds memory.
+      mesh: split the tasks over the devices of a mesh, see `sharding.task_mesh`.
     """
     checks.at_least("num_tasks", num_tasks, 1)
     chunk = checks.at_least("task_chunk", num_tasks if task_chunk is None else task_chunk, 1)
     scores, losses = _jitted_curves(
-        learner, as_partial(sampler), num_tasks, num_steps, metric, chunk, meta_params, key
+        learner, as_partial(sampler), num_tasks, num_steps, metric, chunk, meta_params, key, mesh
     )
     return summarise(np.asarray(scores), np.asarray(losses))
 
@@ -75,6 +79,7 @@ def query_curves(
     chunk: int,
     meta_params: Params,
     key: Array,
+    mesh: Mesh | None = None,
 ) -> tuple[Array, Array]:
     """Query scores and losses of sampled tasks, ``[num_tasks, S + 1]`` each; see `evaluate`.
 
@@ -82,18 +87,23 @@ def query_curves(
     """
     task_key, adapt_key = jax.random.split(key)
 
-    def one_task(keys):
-        task_key, adapt_key = keys  # drawn here, so that only one chunk of tasks is in memory
-        task = sampler(meta_params, task_key)
-        return query_curve(
-            learner, meta_params, task, adapt_key, num_steps=num_steps, metric=metric
-        )
+    def curves(shared, keys):
+        sampler, meta_params = shared
+
+        def one_task(keys):
+            task_key, adapt_key = keys  # drawn here, so that only one chunk of tasks is in memory
+            task = sampler(meta_params, task_key)
+            return query_curve(
+                learner, meta_params, task, adapt_key, num_steps=num_steps, metric=metric
+            )
+
+        return jax.lax.map(one_task, keys, batch_size=min(chunk, len(keys[0])))
 
     keys = jax.random.split(task_key, num_tasks), jax.random.split(adapt_key, num_tasks)
-    return jax.lax.map(one_task, keys, batch_size=min(chunk, num_tasks))
+    return share_tasks(curves, mesh, num_tasks)((as_partial(sampler), meta_params), keys)
 
 
-_jitted_curves = jax.jit(query_curves, static_argnums=(0, 2, 3, 4, 5))
+_jitted_curves = jax.jit(query_curves, static_argnums=(0, 2, 3, 4, 5, 8))
 
 
 def query_curve(
@@ -107,15 +117,20 @@ def query_curve(
 ) -> tuple[Array, Array]:
     """One task's query score and query loss, ``[S + 1]`` each; pure, to be mapped or swept over."""
 
+    support_key, query_key = jax.random.split(key)
+
     def observe(params, step):
-        outputs = learner.predict(params, task.query.inputs, step=step)
-        loss = checks.scalar("loss_fn", learner.loss_fn(outputs, task.query.targets))
+        query = task.query
+        if isinstance(query, Drawn):
+            query = query.draw(params, jax.random.fold_in(query_key, step))
+        outputs = learner.predict(params, query.inputs, step=step)
+        loss = checks.scalar("loss_fn", learner.loss_fn(outputs, query.targets))
         if metric is None:
             return loss, loss
-        return checks.scalar("metric", metric(outputs, task.query.targets)), loss
+        return checks.scalar("metric", metric(outputs, query.targets)), loss
 
     return learner.adapt(
-        meta_params, task.support, key, num_steps=num_steps, observe=observe
+        meta_params, task.support, support_key, num_steps=num_steps, observe=observe
     ).observed
 
 
@@ -126,7 +141,9 @@ def summarise(scores: np.ndarray, losses: np.ndarray) -> Report:
         finite = np.isfinite(losses).all(axis=1)
         usual = losses[finite, 0].mean() if finite.any() else 0.0
         before = np.maximum(losses[:, 0], usual)
-        diverged = ~finite | (losses[:, -1] > DIVERGENCE * before)
+        # For a positive loss the limit is DIVERGENCE * before; losses may be negative returns.
+        limit = before + (DIVERGENCE - 1) * np.abs(before)
+        diverged = ~finite | (losses[:, -1] > limit)
         std = scores.std(axis=0)
         return Report(
             mean=scores.mean(axis=0),

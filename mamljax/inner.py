@@ -8,6 +8,7 @@ from mamljax import checks
 from mamljax.types import (
     Adapted,
     AdaptFn,
+    Drawn,
     InnerState,
     Partition,
     PerStep,
@@ -95,14 +96,19 @@ def unroll(
             return observe and observe(partition.merge(state.adapting, shared), state.step)
 
         def step(state, batch):
-            data = support if fresh is None else batch
-            state, loss = body(state, shared, data, jax.random.fold_in(key, state.step))
-            return state, (loss, seen(state))
+            step_key = jax.random.fold_in(key, state.step)
+            drawn = None
+            if isinstance(support, Drawn):
+                draw_key, step_key = jax.random.split(step_key)
+                batch = drawn = support.draw(partition.merge(state.adapting, shared), draw_key)
+            data = support if batch is None else batch
+            state, loss = body(state, shared, data, step_key)
+            return state, (loss, seen(state), drawn)
 
-        end, (losses, after) = jax.lax.scan(step, start, fresh, steps, unroll=scan_unroll)
+        end, (losses, after, drawn) = jax.lax.scan(step, start, fresh, steps, unroll=scan_unroll)
         observed = observe and jax.tree.map(
             lambda first, rest: jnp.concatenate([first[None], rest]), seen(start), after
         )
-        return Adapted(partition.merge(end.adapting, shared), losses, observed)
+        return Adapted(partition.merge(end.adapting, shared), losses, observed, drawn)
 
     return adapt

@@ -3,15 +3,28 @@
 This is the only module that maps over tasks in training (MAML, algorithm 1, lines 4 and 8).
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 
 from mamljax import checks
-from mamljax.sharding import TASK_AXIS
-from mamljax.types import MetaGradientFn, Metrics, ObjectiveFn, Params, StepFn, TrainState
+from mamljax.sharding import SHARED, SPLIT, TASK_AXIS, share_tasks
+from mamljax.types import (
+    Array,
+    MetaGradientFn,
+    Metrics,
+    ObjectiveFn,
+    Params,
+    PyTree,
+    StepFn,
+    Task,
+    TrainState,
+)
 
 
 def backprop(
@@ -39,7 +52,8 @@ def backprop(
 
     total_gradient = jax.grad(total_loss, has_aux=True)
 
-    def in_chunks(meta_params, tasks, keys):
+    def in_chunks(meta_params, tasks_and_keys):
+        tasks, keys = tasks_and_keys
         num_tasks = keys.shape[0]
         chunk = min(task_chunk or num_tasks, num_tasks)
         if chunk == num_tasks:
@@ -58,8 +72,8 @@ def backprop(
             losses = jnp.concatenate([losses, last])
         return grads, losses
 
-    def on_each_device(meta_params, tasks, keys):
-        grads, losses = in_chunks(meta_params, tasks, keys)
+    def on_each_device(meta_params, tasks_and_keys):
+        grads, losses = in_chunks(meta_params, tasks_and_keys)
         # One flat vector makes one all-reduce, several times faster on CPU than one per leaf.
         flat, unravel = ravel_pytree(grads)
         return unravel(jax.lax.psum(flat, TASK_AXIS)), losses
@@ -67,19 +81,34 @@ def backprop(
     def meta_gradient(meta_params, tasks, key):
         num_tasks = checks.leading_axis("tasks", tasks)
         keys = jax.random.split(key, num_tasks)
-        gradient = in_chunks if mesh is None else _sharded(on_each_device, mesh, num_tasks)
-        grads, losses = gradient(meta_params, tasks, keys)
+        gradient = in_chunks
+        if mesh is not None:
+            gradient = share_tasks(on_each_device, mesh, num_tasks, (SHARED, SPLIT))
+        grads, losses = gradient(meta_params, (tasks, keys))
         grads = jax.tree.map(lambda g: g / num_tasks, grads)
         return grads, Metrics(jnp.mean(losses), losses, optax.tree.norm(grads))
 
     return meta_gradient
 
 
-def meta_step(meta_gradient: MetaGradientFn, tx: optax.GradientTransformation) -> StepFn:
+def meta_step(
+    meta_gradient: MetaGradientFn,
+    tx: optax.GradientTransformation,
+    *,
+    extra_args: Callable[[Params, Task, Array], dict[str, Any]] | None = None,
+    info: Callable[[Task, PyTree], dict[str, Array]] | None = None,
+) -> StepFn:
     """One meta-update with any optax transformation (MAML, algorithm 1, line 8).
 
     Line searches and trust regions get what optax passes them: ``value``, ``grad`` and
     ``value_fn``, the mean objective over the same tasks as a function of the meta-parameters.
+
+    Args:
+      meta_gradient: from `backprop`.
+      tx: the outer optimizer.
+      extra_args: ``(meta_params, tasks, key) -> arguments by name``, passed to `tx` besides.
+      info: ``(tasks, opt_state) -> scalars by name`` after the update, worth logging; they become
+        ``Metrics.info``.
     """
     tx = optax.with_extra_args_support(tx)
 
@@ -95,7 +124,10 @@ def meta_step(meta_gradient: MetaGradientFn, tx: optax.GradientTransformation) -
             value=metrics.loss,
             grad=grads,
             value_fn=value_fn,
+            **(extra_args(state.meta_params, tasks, key) if extra_args else {}),
         )
+        if info:
+            metrics = metrics._replace(info=info(tasks, opt_state))
         meta_params = optax.apply_updates(state.meta_params, updates)
         return TrainState(state.step + 1, meta_params, opt_state), metrics
 
@@ -111,26 +143,3 @@ def _divide(tree, whole: int, chunk: int):
     """The first `whole` rows as ``[whole / chunk, chunk, ...]``, and the remaining rows."""
     chunks = jax.tree.map(lambda x: x[:whole].reshape(-1, chunk, *x.shape[1:]), tree)
     return chunks, jax.tree.map(lambda x: x[whole:], tree)
-
-
-def _sharded(function, mesh: Mesh, num_tasks: int):
-    """Run `function` of (meta_params, tasks, keys) on each device's share of the tasks."""
-    if TASK_AXIS not in mesh.shape:
-        raise ValueError(
-            f"mesh must have an axis named {TASK_AXIS!r}; got {tuple(mesh.shape)}. "
-            "Build it with mamljax.sharding.task_mesh()."
-        )
-    if num_tasks % (devices := mesh.shape[TASK_AXIS]):
-        raise ValueError(
-            f"a meta-batch of {num_tasks} tasks does not divide over {devices} devices; "
-            f"use a multiple of {devices}, or a mesh over fewer devices."
-        )
-    split = PartitionSpec(TASK_AXIS)
-    # check_vma=False: with it, jax would insert an all-reduce per task chunk instead of our one.
-    return jax.shard_map(
-        function,
-        mesh=mesh,
-        in_specs=(PartitionSpec(), split, split),
-        out_specs=(PartitionSpec(), split),
-        check_vma=False,
-    )

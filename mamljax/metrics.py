@@ -21,8 +21,9 @@ class MetricLogger:
     """Appends to ``metrics.jsonl`` and to TensorBoard events in a work directory; a fit hook.
 
     Each line is ``{"run", "step", "loss", "grad_norm", "iterations_per_second",
-    "tasks_per_second"}``, the means over one chunk. When a run resumes at a step, what an earlier
-    process logged beyond it is dropped first, so that no step appears twice.
+    "tasks_per_second"}`` and what `meta_step` was told to add, the means over one chunk. When a run
+    resumes at a step, what an earlier process logged beyond it is dropped first, so that no step
+    appears twice.
 
     Args:
       workdir: where to write; several runs share one file.
@@ -63,6 +64,7 @@ class MetricLogger:
             grad_norm=float(np.mean(chunk.metrics.grad_norm)),
             iterations_per_second=chunk.iterations_per_second,
             tasks_per_second=chunk.iterations_per_second * chunk.meta_batch,
+            **{name: float(np.mean(x)) for name, x in chunk.metrics.info.items()},
         )
 
     def __enter__(self) -> "MetricLogger":

@@ -45,7 +45,9 @@ def learning_curves(
             style = ("o-", "s--", "^:", "v-.")[index % 4]
             axis.plot(steps, mean, style, label=method, markersize=4)
             axis.fill_between(steps, mean - half, mean + half, alpha=0.2)
-        axis.set(title=setting, xlabel="gradient steps", ylim=(0, None))
+        axis.set(title=setting, xlabel="gradient steps")
+        if axis.dataLim.y0 >= 0:  # errors and accuracies; returns may be negative
+            axis.set_ylim(0, None)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(ylabel)

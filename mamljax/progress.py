@@ -34,7 +34,11 @@ def training_progress(description: str, num_steps: int, done: int = 0) -> Iterat
         def hook(chunk: Chunk) -> None:
             rate = chunk.iterations_per_second
             loss = float(np.mean(chunk.metrics.loss))
-            details = f"{rate:,.0f} it/s  {rate * chunk.meta_batch:,.0f} tasks/s  loss {loss:.4g}"
+            speed = f"{rate:,.0f} it/s" if rate >= 10 else f"{rate:.2g} it/s"
+            details = f"{speed}  {rate * chunk.meta_batch:,.0f} tasks/s  loss {loss:.4g}"
+            for name, values in chunk.metrics.info.items():
+                if name.startswith("return"):
+                    details += f"  {name.replace('_', ' ')} {np.mean(values):.4g}"
             update(chunk.step, details)
 
         yield hook

@@ -1,13 +1,15 @@
 """Tasks over devices: each device adapts to its own share of the meta-batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AxisType, Mesh, PartitionSpec
 
 TASK_AXIS = "task"
+SHARED, SPLIT = PartitionSpec(), PartitionSpec(TASK_AXIS)
+"""How values lie on the devices: the same on all, or each its share of the tasks."""
 
 
 def largest_task_mesh(num_tasks: int) -> Mesh | None:
@@ -21,3 +23,35 @@ def task_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A one-dimensional mesh over which `backprop` splits the tasks (default: all devices)."""
     found = np.asarray(jax.devices() if devices is None else devices)
     return Mesh(found, (TASK_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def share_tasks(
+    function: Callable[[Any, Any], Any], mesh: Mesh | None, num_tasks: int, out_specs: Any = SPLIT
+) -> Callable[[Any, Any], Any]:
+    """Run ``function(shared, tasks)`` on each device's share of the tasks.
+
+    Args:
+      function: of what all devices have, and a pytree whose leaves lead with the axis ``T``.
+      mesh: from `task_mesh`; None leaves the function as it is.
+      num_tasks: ``T``.
+      out_specs: how its outputs lie on the devices, `SHARED` or `SPLIT` for each.
+
+    Raises:
+      ValueError: unless the mesh has a task axis, and divides the tasks.
+    """
+    if mesh is None:
+        return function
+    if TASK_AXIS not in mesh.shape:
+        raise ValueError(
+            f"mesh must have an axis named {TASK_AXIS!r}; got {tuple(mesh.shape)}. "
+            "Build it with mamljax.sharding.task_mesh()."
+        )
+    if num_tasks % (devices := mesh.shape[TASK_AXIS]):
+        raise ValueError(
+            f"a meta-batch of {num_tasks} tasks does not divide over {devices} devices; "
+            f"use a multiple of {devices}, or a mesh over fewer devices."
+        )
+    # check_vma=False: with it, jax would insert an all-reduce per task chunk instead of our one.
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=(SHARED, SPLIT), out_specs=out_specs, check_vma=False
+    )

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from mamljax import checks
 from mamljax.tasks.sampling import as_partial, sample_tasks
@@ -63,6 +64,7 @@ def fit(
     meta_batch: int,
     chunk: int = 100,
     hooks: Sequence[Hook] = (),
+    mesh: Mesh | None = None,
 ) -> TrainState:
     """Meta-train until `num_steps` meta-iterations are done in all.
 
@@ -78,6 +80,7 @@ def fit(
       meta_batch: tasks ``T`` per meta-iteration.
       chunk: meta-iterations per call of the compiled loop, between two rounds of hooks.
       hooks: called in order after every chunk, see `Hook`.
+      mesh: of the sampler, see `sample_tasks`; that of the gradient is the learner's.
 
     Raises:
       NonFiniteError: when a loss or a parameter is no longer finite. No hook sees that chunk, so a
@@ -92,7 +95,7 @@ def fit(
     state = jax.tree.map(jnp.copy, state)  # the compiled loop takes over its argument's memory
     started = time.perf_counter()
     sampler = as_partial(sampler)
-    run = _compile_loop(step_fn, sampler, meta_batch, chunk, state, key)
+    run = _compile_loop(step_fn, sampler, meta_batch, chunk, mesh, state, key)
     compile_seconds = time.perf_counter() - started
     while done < num_steps:
         length = min(chunk, num_steps - done)
@@ -109,14 +112,13 @@ def fit(
     return state
 
 
-def _compile_loop(step_fn, sampler, meta_batch, chunk, state, key):
+def _compile_loop(step_fn, sampler, meta_batch, chunk, mesh, state, key):
     """Compile ``(state, sampler, key, length) -> (state, metrics [chunk], finite)``."""
 
     def iteration(state, sampler, key):
         task_key, step_key = jax.random.split(key)
-        tasks = sample_tasks(
-            sampler, state.meta_params, jax.random.fold_in(task_key, state.step), meta_batch
-        )
+        task_key = jax.random.fold_in(task_key, state.step)
+        tasks = sample_tasks(sampler, state.meta_params, task_key, meta_batch, mesh=mesh)
         return step_fn(state, tasks, jax.random.fold_in(step_key, state.step))
 
     def run(state, sampler, key, length):

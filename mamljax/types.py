@@ -32,14 +32,26 @@ class PerStep(NamedTuple):
     data: PyTree
 
 
+class Drawn(NamedTuple):
+    """Data that the learner's own parameters produce, such as trajectories of its policy.
+
+    draw: ``(params, key) -> Batch``. As a support set it is drawn before every inner step, as a
+    query set whenever parameters are scored. Gradients do not see where the data came from: record
+    it first (`Adapted.drawn`), then differentiate on the record, a `PerStep`.
+    """
+
+    draw: Callable[[Params, Array], "Batch"]
+
+
 class Task(NamedTuple):
     """One task: adapt on `support`, score on `query`.
 
-    `support` is a `Batch` used in every inner step, or a `PerStep` of batches.
+    `support` is a `Batch` used in every inner step, a `PerStep` of batches, or `Drawn`; `query` a
+    `Batch`, or `Drawn` where it is only evaluated.
     """
 
     support: Any
-    query: Batch
+    query: Any
 
 
 class Adapted(NamedTuple):
@@ -49,19 +61,28 @@ class Adapted(NamedTuple):
     support_losses: ``[S]``, the support loss *before* each inner step; empty without inner steps.
     observed: what `observe` returned, with a leading axis ``S + 1`` (before the first step, after
       each step), or None where nothing observed.
+    drawn: the batches of a `Drawn` support set, with a leading axis ``S``; else None.
     """
 
     params: Params
     support_losses: Array
     observed: PyTree
+    drawn: PyTree = None
 
 
 class Metrics(NamedTuple):
-    """Of one meta-step: the mean meta-loss, every task's own loss ``[T]``, the gradient's norm."""
+    """Of one meta-step.
+
+    loss: the mean meta-loss.
+    task_losses: every task's own, ``[T]``.
+    grad_norm: of the meta-gradient.
+    info: further scalars by name, see `meta_step`.
+    """
 
     loss: Array
     task_losses: Array
     grad_norm: Array
+    info: dict[str, Array] = {}  # noqa: RUF012, nobody writes into it
 
 
 class TrainState(NamedTuple):
@@ -133,7 +154,7 @@ class AdaptFn(Protocol):
     def __call__(
         self,
         meta_params: Params,
-        support: Batch | PerStep,
+        support: Batch | PerStep | Drawn,
         key: Array,
         *,
         num_steps: int | None = None,

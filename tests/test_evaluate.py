@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mamljax import evaluate, tasks
+from mamljax import evaluate, sharding, tasks
 from mamljax.evaluate import query_curves, summarise
 
 KEY = jax.random.key(2)
@@ -163,3 +163,18 @@ def test_diverged_tasks_are_counted_and_kept(report_of, learner_of):
     hidden = report_of(learner=wild, metric=lambda o, t: jnp.zeros(()))
     assert hidden.num_diverged == 20
     np.testing.assert_array_equal(hidden.mean, 0.0)
+
+
+def test_devices_share_the_tasks(report_of, learner_of):
+    learner = learner_of(num_steps=2)
+    expected = report_of(learner=learner).values
+    for task_chunk in (None, 2):
+        mesh = sharding.task_mesh(jax.devices()[:4])
+        found = report_of(learner=learner, mesh=mesh, task_chunk=task_chunk).values
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_negative_losses_diverge_by_rising_far():
+    """Minus a return of 100, say: losing a little of it is no divergence."""
+    losses = np.array([[-100.0, -90.0], [-100.0, 799.0], [-100.0, 801.0]])
+    assert summarise(losses, losses).num_diverged == 1

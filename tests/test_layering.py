@@ -15,14 +15,15 @@ PACKAGE = Path(mamljax.__file__).parent
 # the modules of one package may import each other.
 LAYERS = [
     {"version", "types", "checks"},
+    {"sharding"},
     {"partition", "inner_optim", "losses", "models", "tasks"},
     {"inner"},
     {"objective"},
-    {"sharding"},
     {"meta"},
     {"algorithms"},
     {"evaluate", "train"},
     {"baselines", "files"},
+    {"rl"},
     {"checkpoint", "metrics", "progress", "report", "plots"},
     {"data"},
 ]

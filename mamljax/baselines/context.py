@@ -51,15 +51,15 @@ def with_context(model: Model, shape: tuple[int, ...]) -> Model:
         raise ValueError("shape must name at least the number of features; got an empty tuple.")
 
     def extended(context, inputs):
-        if inputs.ndim != len(shape) + 1 or any(
+        if inputs.ndim <= len(shape) or any(
             length not in (1, found)
-            for length, found in zip(shape[:-1], inputs.shape[1:-1], strict=True)
+            for length, found in zip(shape[:-1], inputs.shape[-len(shape) : -1], strict=True)
         ):
             raise ValueError(
                 f"a context of shape {shape} does not fit inputs of shape {inputs.shape}: give it "
                 "the inputs' shape without the examples, but its own number of features."
             )
-        context = jnp.broadcast_to(context[None], (*inputs.shape[:-1], shape[-1]))
+        context = jnp.broadcast_to(context, (*inputs.shape[:-1], shape[-1]))
         return jnp.concatenate([inputs, context.astype(inputs.dtype)], axis=-1)
 
     def init(key, inputs):

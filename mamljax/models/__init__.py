@@ -5,16 +5,19 @@ from mamljax.models.conv import ConvNet, conv_net, miniimagenet_net, omniglot_ne
 from mamljax.models.convolution import convolution, max_pool
 from mamljax.models.mlp import MLP, mlp
 from mamljax.models.norm import Norm
+from mamljax.models.policy import Gaussian, gaussian_policy
 
 __all__ = [
     "MLP",
     "ConvNet",
+    "Gaussian",
     "Norm",
     "conv_net",
     "convolution",
     "from_function",
     "from_linen",
     "from_nnx",
+    "gaussian_policy",
     "max_pool",
     "miniimagenet_net",
     "mlp",

@@ -1,16 +1,40 @@
 """From one task to many."""
 
 import jax
+from jax.sharding import Mesh
 from jax.tree_util import Partial
 
 from mamljax import checks
+from mamljax.sharding import share_tasks
 from mamljax.types import Params, Sampler, Task
 
 
-def sample_tasks(sampler: Sampler, meta_params: Params, key: jax.Array, num_tasks: int) -> Task:
-    """Draw `num_tasks` independent tasks; the leaves of the result lead with the axis ``T``."""
+def sample_tasks(
+    sampler: Sampler,
+    meta_params: Params,
+    key: jax.Array,
+    num_tasks: int,
+    *,
+    mesh: Mesh | None = None,
+) -> Task:
+    """Draw `num_tasks` independent tasks; the leaves of the result lead with the axis ``T``.
+
+    Args:
+      sampler: draws one task.
+      meta_params: of the learner.
+      key: each task draws from one of its own.
+      num_tasks: ``T``.
+      mesh: let each device draw its share, see `sharding.task_mesh`. Worth it where drawing is
+        work, as simulation is.
+    """
     checks.at_least("num_tasks", num_tasks, 1)
-    tasks = jax.vmap(sampler, in_axes=(None, 0))(meta_params, jax.random.split(key, num_tasks))
+
+    def draw(shared, keys):
+        sampler, meta_params = shared
+        return jax.vmap(sampler, in_axes=(None, 0))(meta_params, keys)
+
+    keys = jax.random.split(key, num_tasks)
+    tasks = share_tasks(draw, mesh, num_tasks)((as_partial(sampler), meta_params), keys)
     if not isinstance(tasks, Task):
         raise TypeError(
             f"sampler must return a mamljax.Task(support, query); got {type(tasks).__name__}."

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from mamljax import Batch, Task
+from mamljax import Batch, Task, sharding
 from mamljax.tasks import sample_tasks
 from mamljax.tasks.sampling import as_partial
 
@@ -58,3 +58,15 @@ def test_sampler_must_be_a_function(sampler):
     message = r"sampler must be a function \(meta_params, key\) -> Task; got"
     with pytest.raises(TypeError, match=message):
         as_partial(sampler)
+
+
+def test_devices_share_the_drawing():
+    expected = sample_tasks(noise, 2.0, KEY, 6)
+    mesh = sharding.task_mesh(jax.devices()[:3])
+    for sampler in (noise, Partial(lambda scale, params, key: noise(scale, key), jnp.array(2.0))):
+        found = jax.jit(lambda key, s=sampler: sample_tasks(s, 2.0, key, 6, mesh=mesh))(KEY)
+        for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert len(found.support.inputs.sharding.device_set) == 3
+    with pytest.raises(ValueError, match="4 tasks does not divide over 3 devices"):
+        sample_tasks(noise, 2.0, KEY, 4, mesh=mesh)

@@ -1,0 +1,306 @@
+"""Meta-reinforcement learning: what `experiments.navigation` and `experiments.locomotion` share.
+
+MAML, pretraining, the oracle and the context vector are trained by the same trust region on the
+same environment; random initialisation is not trained. All adapt to the same test tasks.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import meta_rl_figures, settings
+from experiments.settings import Config
+from experiments.training import train
+from mamljax import checks, evaluate, models, report, rl
+from mamljax.baselines import tune_inner_lr
+from mamljax.baselines.context import with_context
+from mamljax.evaluate import Report
+from mamljax.partition import by_path
+from mamljax.progress import progress
+from mamljax.rl import losses
+from mamljax.rl.losses import mean_return
+from mamljax.sharding import largest_task_mesh
+from mamljax.types import Learner, Model, Params, Sampler
+
+METHODS = ("maml", "pretrain", "random", "oracle", "context")
+LOSSES = {
+    "reinforce": losses.reinforce,
+    "likelihood_ratio": losses.likelihood_ratio,
+    "dice": losses.dice,
+}
+PAPER = {  # appendix C.2: mean return after 0, 1, 2 and 3 steps
+    ("navigation", "maml"): (-40.41, -11.68, -3.33, -3.23),
+    ("navigation", "pretrain"): (-40.81, -19.73, -11.72, -8.47),
+    ("navigation", "random"): (-82.66, -57.96, -53.84, -46.81),
+    ("navigation", "oracle"): (-2.29,),
+    ("navigation", "context"): (-42.42, -13.90, -5.17, -3.18),
+}
+
+
+class Method(NamedTuple):
+    """How one of `METHODS` is trained and tested.
+
+    env: its environment; the oracle's reveals the task.
+    policy: its network.
+    learner: the learner for an inner step size; called without one, that of training.
+    trained: whether it is trained at all.
+    adapts: whether it adapts in training, or is one policy for all tasks.
+    tuned: whether its step size at test is tuned on tasks of their own.
+    steps: inner steps at test.
+    """
+
+    env: rl.Env
+    policy: Model
+    learner: Callable[..., Learner]
+    trained: bool
+    adapts: bool
+    tuned: bool
+    steps: int
+
+
+def run(config: Config, workdir: Path, env: rl.Env) -> dict[str, Any]:
+    """Run the experiment into `workdir`, or finish it there; returns the report."""
+    started = time.perf_counter()
+    with settings.refusing_bad_values():
+        methods = {name: build(config, env, name) for name in config.methods.split(",")}
+    workdir.mkdir(parents=True, exist_ok=True)
+    names: list[str] = ["train", "validate", "tune", "test", "figures"]
+    keys = dict(zip(names, jax.random.split(jax.random.key(config.seed), 5), strict=True))
+    params, trained = train_all(config, methods, workdir, keys)
+    inner_lr = tune(config, methods, params, keys["tune"])
+    scores = test(config, methods, params, inner_lr, keys["test"])
+    results = [
+        report.result(name, config.env.name, "return", found, paper(config, name))
+        for name, found in scores.items()
+    ]
+    meta_rl_figures.draw(workdir, config, results)
+    summary = {
+        **report.provenance(f"meta-RL: {config.env.name}", config.to_dict()),
+        "wall_seconds": time.perf_counter() - started,
+        "train": trained,
+        "results": results,
+        "details": {"inner_lr": inner_lr, "oracle_gap_closed": gap_closed(scores)},
+    }
+    report.write(workdir, summary)
+    report.show(summary)
+    print(f"Report and figures: {workdir}")
+    return summary
+
+
+def build(config: Config, env: rl.Env, name: str) -> Method:
+    """One of `METHODS` on an environment."""
+    checks.one_of("config.methods", name, METHODS)
+    checks.one_of("config.train.inner_loss", config.train.inner_loss, LOSSES)
+    env = rl.reveal_task(env) if name == "oracle" else env
+    policy = models.gaussian_policy(
+        env.action_size, hidden=config.model.hidden, init_std=config.model.init_std
+    )
+    options: dict[str, Any] = {
+        "inner_loss": LOSSES[config.train.inner_loss],
+        "task_chunk": config.train.task_chunk or None,
+        "mesh": largest_task_mesh(config.train.meta_batch),
+    }
+    if name == "context":
+        policy = with_context(policy, (config.model.context_size,))
+        options["partition"] = by_path("^context$")
+    adapts = name in ("maml", "context")
+
+    def learner(inner_lr: Any = None) -> Learner:
+        if inner_lr is not None:  # at test: smaller steps after the first
+            smaller = {1: config.evaluate.later_steps}
+            schedule = optax.piecewise_constant_schedule(inner_lr, smaller)
+            return rl.maml(policy, inner_lr=schedule, **options)
+        steps = config.train.num_inner_steps if adapts else 0
+        first_order = config.train.first_order
+        return rl.maml(
+            policy,
+            inner_lr=config.train.inner_lr,
+            num_steps=steps,
+            first_order=first_order,
+            **options,
+        )
+
+    return Method(
+        env,
+        policy,
+        learner,
+        trained=name != "random",
+        adapts=adapts,
+        tuned=name in ("pretrain", "random"),
+        steps=0 if name == "oracle" else config.evaluate.num_inner_steps,
+    )
+
+
+def train_all(
+    config: Config, methods: Mapping[str, Method], workdir: Path, keys: Mapping[str, jax.Array]
+) -> tuple[dict[str, Params], dict[str, Any]]:
+    """Train every method that is to be trained; parameters, and the ``train`` entry, by method."""
+    params, info = {}, {}
+    mesh = largest_task_mesh(config.train.meta_batch)
+    for name, method in methods.items():
+        example = jnp.zeros((1, method.env.observation_size))
+        if not method.trained:
+            params[name] = jax.jit(method.policy.init)(keys["train"], example)
+            continue
+        learner = method.learner()
+        tx = rl.trpo(
+            config.train.max_kl,
+            cg_iterations=config.train.cg_iterations,
+            damping=config.train.damping,
+        )
+        found = train(
+            name,
+            learner,
+            rl.recorded(sampler(config, method, learner, config.train.episodes), learner.adapt),
+            tx,
+            keys["train"],
+            num_iterations=config.train.num_iterations,
+            meta_batch=config.train.meta_batch,
+            log=config.log,
+            workdir=workdir,
+            depends_on=depends_on(config),
+            validate=scorer(
+                config,
+                method,
+                config.evaluate.inner_lr,
+                keys["validate"],
+                config.validate.num_tasks,
+                config.train.num_inner_steps if method.adapts else 0,  # what training aims at
+            ),
+            step_fn=rl.trpo_step(
+                learner,
+                tx,
+                curvature_episodes=config.train.curvature_episodes or None,
+                task_chunk=config.train.task_chunk or None,
+                mesh=mesh,
+            ),
+            example=example,
+            mesh=mesh,
+        )
+        rollouts = 1 + (config.train.num_inner_steps if method.adapts else 0)
+        steps = rollouts * config.train.meta_batch * config.train.episodes * config.env.horizon
+        params[name], info[name] = found.meta_params, found.train
+        info[name]["env_steps_per_second"] = steps * found.train["iterations_per_second"]
+    return params, info
+
+
+def sampler(config: Config, method: Method, learner: Learner, episodes: int) -> Sampler:
+    """Tasks of the method's environment, with data of the policy at hand."""
+    return rl.on_policy(
+        method.env,
+        learner.predict,
+        episodes=episodes,
+        horizon=config.env.horizon,
+        discount=config.train.discount,
+        gae_lambda=config.train.gae_lambda,
+    )
+
+
+def depends_on(config: Config) -> dict[str, Any]:
+    """What trained parameters depend on: for how long and how fast is left to choose anew."""
+    values = config.to_dict()
+    fields = {name: values[name] for name in ("seed", "env", "model")}
+    free = ("num_iterations", "task_chunk")
+    fields["train"] = {name: x for name, x in values["train"].items() if name not in free}
+    return fields
+
+
+def scorer(
+    config: Config, method: Method, inner_lr: float, key: jax.Array, num_tasks: int, steps: int
+) -> Callable[[Params], Report]:
+    """From trained parameters to returns before adaptation and after every inner step."""
+    learner = method.learner(inner_lr)
+    tasks = sampler(config, method, learner, config.evaluate.episodes)
+
+    def score(params: Params) -> Report:
+        return evaluate(
+            learner,
+            params,
+            tasks,
+            key,
+            num_tasks=num_tasks,
+            num_steps=steps,
+            metric=mean_return,
+            task_chunk=config.evaluate.task_chunk or None,
+            mesh=largest_task_mesh(num_tasks),
+        )
+
+    return score
+
+
+def tune(
+    config: Config, methods: Mapping[str, Method], params: Mapping[str, Params], key: jax.Array
+) -> dict[str, float]:
+    """The step size at test of every method that takes steps: the config's, or tuned."""
+    chosen = {}
+    pending = [name for name, method in methods.items() if method.tuned]
+    with progress("tune", len(pending)) as update:
+        for name, method in methods.items():
+            if method.steps == 0:
+                continue
+            chosen[name] = config.evaluate.inner_lr
+            if method.tuned:
+                chosen[name] = tune_inner_lr(
+                    method.learner,
+                    params[name],
+                    sampler(config, method, method.learner(0.0), config.evaluate.episodes),
+                    key,
+                    candidates=config.tune.candidates,
+                    num_tasks=config.tune.num_tasks,
+                    num_steps=method.steps,
+                    task_chunk=config.evaluate.task_chunk or None,
+                ).inner_lr
+                update(pending.index(name) + 1, f"{name} {chosen[name]}")
+    return chosen
+
+
+def test(
+    config: Config,
+    methods: Mapping[str, Method],
+    params: Mapping[str, Params],
+    inner_lr: Mapping[str, float],
+    key: jax.Array,
+) -> dict[str, Report]:
+    """Every method on the same test tasks."""
+    scores = {}
+    with progress("test", len(methods)) as update:
+        for name, method in methods.items():
+            score = scorer(
+                config,
+                method,
+                inner_lr.get(name, 0.0),
+                key,
+                config.evaluate.num_tasks,
+                method.steps,
+            )
+            scores[name] = score(params[name])
+            update(len(scores), f"{name} {scores[name].mean[-1]:.4g}")
+    return scores
+
+
+def gap_closed(scores: Mapping[str, Report]) -> dict[str, list[float]]:
+    """By how much of the way from its own start to the oracle each method gets, step by step."""
+    if "oracle" not in scores:
+        return {}
+    best = scores["oracle"].mean[0]
+    return {
+        name: [
+            round(float(x), 3) for x in (found.mean[1:] - found.mean[0]) / (best - found.mean[0])
+        ]
+        for name, found in scores.items()
+        if len(found.mean) > 1 and np.isfinite(found.mean).all()
+    }
+
+
+def paper(config: Config, method: str) -> dict[str, Any] | None:
+    """The published returns, where they compare."""
+    published = PAPER.get((config.env.name, method))
+    if published is None:
+        return None
+    return {"steps": list(range(len(published))), "mean": list(published)}

@@ -1,0 +1,76 @@
+"""From rewards to advantages: returns, a linear baseline, generalised advantage estimation."""
+
+import jax
+import jax.numpy as jnp
+
+from mamljax.types import Array
+
+RIDGE = 1e-5
+"""The penalty on the baseline's squared coefficients, as in the authors' code."""
+
+
+def discounted_sum(x: Array, discount: float) -> Array:
+    """``y[t] = x[t] + discount * y[t + 1]`` along the last axis, ``[E, H] -> [E, H]``."""
+
+    def add(later, now):
+        total = now + discount * later
+        return total, total
+
+    start = jnp.zeros(x.shape[:-1], x.dtype)
+    _, totals = jax.lax.scan(add, start, jnp.moveaxis(x, -1, 0), reverse=True)
+    return jnp.moveaxis(totals, 0, -1)
+
+
+def advantages(
+    rewards: Array, values: Array, valid: Array, *, discount: float = 0.99, gae_lambda: float = 1.0
+) -> Array:
+    """Generalised advantage estimates (Schulman et al. 2016, equation 16), ``[E, H]``.
+
+    Nothing is added for what might follow the last step, whether an episode ended there or ran
+    into the time limit, as in the authors' code. With ``gae_lambda=1`` these are the discounted
+    returns minus the values.
+
+    Args:
+      rewards: ``[E, H]``, 0 where not valid.
+      values: ``[E, H]``, the baseline's prediction of the return from each step on.
+      valid: ``[E, H]``, 1 or 0.
+      discount: of the reward one step later.
+      gae_lambda: 1 for returns, 0 for one-step differences.
+    """
+    values = values * valid
+    following = jnp.concatenate([values[:, 1:], jnp.zeros_like(values[:, :1])], axis=1)
+    return discounted_sum(rewards + discount * following - values, discount * gae_lambda) * valid
+
+
+def linear_baseline(observations: Array, returns: Array, valid: Array) -> Array:
+    """Returns predicted by the linear model of them that fits these episodes best, ``[E, H]``.
+
+    Features are the observation o clipped to [-10, 10], its square, t/100, its square and cube,
+    and 1 (Duan et al. 2016, *Benchmarking deep reinforcement learning for continuous control*),
+    fitted by least squares with the penalty `RIDGE`.
+
+    Args:
+      observations: ``[E, H, D]``.
+      returns: ``[E, H]``.
+      valid: ``[E, H]``, 1 or 0; other steps are left out of the fit.
+    """
+    clipped = jnp.clip(observations, -10.0, 10.0)
+    time = jnp.broadcast_to(jnp.arange(returns.shape[1]) / 100.0, returns.shape)[..., None]
+    powers = [clipped, jnp.square(clipped), time, time**2, time**3, jnp.ones_like(time)]
+    features = jnp.concatenate(powers, axis=-1)
+    size = features.shape[-1]
+    rows = (features * valid[..., None]).reshape(-1, size)
+    # The penalty as further rows, and a QR factorisation: normal equations would square the
+    # condition number, which is too much for float32.
+    rows = jnp.concatenate([rows, jnp.sqrt(RIDGE) * jnp.eye(size, dtype=rows.dtype)])
+    wanted = jnp.concatenate([(returns * valid).reshape(-1), jnp.zeros(size, rows.dtype)])
+    q, r = jnp.linalg.qr(rows)
+    weights = jax.scipy.linalg.solve_triangular(r, wanted @ q)
+    return features @ weights
+
+
+def standardised(values: Array, valid: Array) -> Array:
+    """Mean 0 and standard deviation 1 over the valid steps, and 0 elsewhere, ``[E, H]``."""
+    count = jnp.maximum(jnp.sum(valid), 1.0)
+    centred = (values - jnp.sum(values * valid) / count) * valid
+    return centred / (jnp.sqrt(jnp.sum(jnp.square(centred)) / count) + 1e-8)

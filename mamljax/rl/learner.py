@@ -1,0 +1,98 @@
+"""MAML for reinforcement learning: the same pieces, with trajectories as data."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from mamljax import checks
+from mamljax.inner import inner_update, unroll
+from mamljax.meta import backprop, meta_step
+from mamljax.objective import query_loss, task_loss
+from mamljax.partition import all_parameters
+from mamljax.rl.losses import likelihood_ratio, mean_return, negative_return, reinforce
+from mamljax.rl.trpo import Backtracked, policy_arguments, trpo
+from mamljax.types import Array, Learner, LossFn, Model, Partition, PyTree, StepFn, Task
+
+
+def maml(
+    policy: Model,
+    *,
+    inner_lr: Any = 0.1,
+    num_steps: int = 1,
+    inner_loss: LossFn = reinforce,
+    outer_loss: LossFn = likelihood_ratio,
+    first_order: bool = False,
+    partition: Partition | None = None,
+    task_chunk: int | None = None,
+    mesh: Mesh | None = None,
+) -> Learner:
+    """MAML for policies (Finn et al. 2017, algorithm 3).
+
+    Adapts by policy gradient on trajectories; the meta-loss is the surrogate of the adapted
+    policy's trajectories. With ``num_steps=0`` one policy is trained on all tasks: pretraining,
+    or, on `reveal_task`, the oracle.
+
+    Args:
+      policy: from observations to distributions, such as `models.gaussian_policy`.
+      inner_lr: alpha, a number or an optax schedule of the inner step.
+      num_steps: inner steps in training.
+      inner_loss, outer_loss: from `mamljax.rl.losses`.
+      first_order: drop the second derivatives.
+      partition: which parameters adapt; all by default.
+      task_chunk, mesh: see `backprop`.
+    """
+    checks.step_size("inner_lr", inner_lr)
+    partition = all_parameters() if partition is None else partition
+    tx = optax.sgd(inner_lr)
+    update = inner_update(task_loss(policy, inner_loss), partition, tx, first_order=first_order)
+    adapt = unroll(update, partition, tx, num_steps)
+    objective = query_loss(adapt, task_loss(policy, outer_loss))
+    meta_gradient = backprop(objective, task_chunk=task_chunk, mesh=mesh)
+    return Learner(policy.init, adapt, policy.apply, negative_return, objective, meta_gradient)
+
+
+def trpo_step(
+    learner: Learner,
+    tx: optax.GradientTransformation | None = None,
+    *,
+    outer_loss: LossFn = likelihood_ratio,
+    curvature_episodes: int | None = None,
+    task_chunk: int | None = None,
+    mesh: Mesh | None = None,
+) -> StepFn:
+    """A meta-step by trust region, of a learner from `maml`.
+
+    Args:
+      learner: what is trained.
+      tx: the outer update, `trpo()` by default.
+      outer_loss: the one that the learner was built with.
+      curvature_episodes, task_chunk, mesh: see `policy_arguments`.
+    """
+    arguments = policy_arguments(
+        learner,
+        outer_loss,
+        curvature_episodes=curvature_episodes,
+        task_chunk=task_chunk,
+        mesh=mesh,
+    )
+    tx = trpo() if tx is None else tx
+    return meta_step(learner.meta_gradient, tx, extra_args=arguments, info=training_info)
+
+
+def training_info(tasks: Task, opt_state: PyTree) -> dict[str, Array]:
+    """What to watch while a policy trains: returns before and after, and what `backtrack` did."""
+    before, after = tasks.support.data.targets, tasks.query.targets
+    info = {"return_after": jnp.mean(jax.vmap(mean_return, (None, 0))(None, after))}
+    broken = jnp.sum(after.broken)
+    if before.rewards.shape[1]:  # there are inner steps
+        first = jax.tree.map(lambda x: x[:, 0], before)
+        info["return_before"] = jnp.mean(jax.vmap(mean_return, (None, 0))(None, first))
+        broken = broken + jnp.sum(before.broken)
+    info["broken_episodes"] = broken
+    for found in jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, Backtracked)):
+        if isinstance(found, Backtracked):
+            info |= {"kl": found.kl, "step_size": found.step_size, "reason": found.reason}
+    return info

@@ -1,0 +1,159 @@
+"""Locomotion: a half-cheetah and an ant with goal velocities, directions and positions, in Brax.
+
+The families of Finn et al. 2017, section 5.3, with the rewards, costs and ends of the authors' code
+(rllab, github.com/cbfinn/maml_rl). The simulator differs: Brax steps by 0.05 s instead of 0.01 s
+(cheetah) and 0.02 s (ant), its velocities are differences of the torso's position over a step, its
+masses and contacts are its own, and the ant lacks contact forces: they are not in the observation,
+and the ant's contact cost, 0.5e-3 times the squared forces, is left out. Observations are Brax's,
+without the horizontal position (but for ``ant_goal``). So returns compare within this library, not
+with the paper's.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mamljax import checks
+from mamljax.rl.brax_env import brax_environment, from_brax
+from mamljax.rl.env import Env
+from mamljax.rl.navigation import Goal
+from mamljax.types import Array
+
+if TYPE_CHECKING:
+    from brax.envs.base import Env as BraxEnv
+
+
+class Velocity(NamedTuple):
+    """The task: how fast to run along the x axis, a scalar in metres per second."""
+
+    velocity: Array
+
+
+class Direction(NamedTuple):
+    """The task: +1 to run forward, -1 to run backward, a scalar."""
+
+    direction: Array
+
+
+class Body(NamedTuple):
+    """One robot.
+
+    environment: its name in Brax.
+    control_cost: times the sum of squared actions, taken off the reward.
+    survive: added to the reward of every step.
+    done: whether an episode ends, see `from_brax`; None for never.
+    """
+
+    environment: str
+    control_cost: float
+    survive: float
+    done: Callable[..., Any] | None
+
+
+class Family(NamedTuple):
+    """What the tasks of one name share.
+
+    progress: ``(metrics, task) -> scalar``, the reward before costs; `metrics` are Brax's.
+    bonus: added to the reward of every step, where falling early would otherwise pay.
+    options: of the Brax environment.
+    """
+
+    body: Body
+    sample_task: Callable[[Array], Any]
+    progress: Callable[[Any, Any], Array]
+    bonus: float = 0.0
+    options: dict[str, Any] = {}  # noqa: RUF012, nobody writes into it
+
+
+def fallen(state: Any, action: Array, task: Any) -> Array:
+    """Whether the torso left the heights 0.2 to 1, or anything seen is no longer finite."""
+    del action, task
+    height = state.pipeline_state.x.pos[0, 2]
+    upright = (height >= 0.2) & (height <= 1.0)
+    return ~(upright & jnp.all(jnp.isfinite(state.obs)))
+
+
+def velocities(fastest: float) -> Callable[[Array], Velocity]:
+    """Uniform goal velocities from 0 to `fastest`."""
+    return lambda key: Velocity(jax.random.uniform(key, maxval=fastest))
+
+
+def directions(key: Array) -> Direction:
+    """Forward or backward, each half the time."""
+    return Direction(jax.random.rademacher(key, (), float))
+
+
+def positions(key: Array) -> Goal:
+    """Uniform goals in the square [-3, 3]^2."""
+    return Goal(jax.random.uniform(key, (2,), minval=-3.0, maxval=3.0))
+
+
+def at_velocity(metrics: Any, task: Velocity) -> Array:
+    """Minus the error of the velocity."""
+    return -jnp.abs(metrics["x_velocity"] - task.velocity)
+
+
+def along(metrics: Any, task: Direction) -> Array:
+    """The velocity in the direction asked for."""
+    return task.direction * metrics["x_velocity"]
+
+
+def near(metrics: Any, task: Goal) -> Array:
+    """Minus the L1 distance of the torso to the goal."""
+    torso = jnp.stack([metrics["x_position"], metrics["y_position"]])
+    return -jnp.sum(jnp.abs(torso - task.position))
+
+
+CHEETAH = Body("halfcheetah", control_cost=0.05, survive=0.0, done=None)
+ANT = Body("ant", control_cost=0.005, survive=0.05, done=fallen)
+
+FAMILIES = {
+    "cheetah_velocity": Family(CHEETAH, velocities(2.0), at_velocity),
+    "cheetah_direction": Family(CHEETAH, directions, along),
+    "ant_velocity": Family(ANT, velocities(3.0), at_velocity, bonus=1.0),
+    "ant_direction": Family(ANT, directions, along),
+    "ant_goal": Family(
+        ANT, positions, near, 4.0, {"exclude_current_positions_from_observation": False}
+    ),
+}
+LOCOMOTION = tuple(FAMILIES)
+"""The names that `locomotion` takes."""
+
+
+def locomotion(name: str, *, backend: str = "spring") -> Env:
+    """One family of locomotion tasks.
+
+    With v the forward velocity and c = 0.05 (cheetah) or 0.005 (ant) times the sum of squared
+    actions, which are clipped to [-1, 1]:
+
+    - ``cheetah_velocity``: goals g uniform in [0, 2], reward -abs(v - g) - c;
+    - ``cheetah_direction``: d = +1 or -1, reward d v - c;
+    - ``ant_velocity``: goals uniform in [0, 3], reward 1 - abs(v - g) - c + 0.05;
+    - ``ant_direction``: d = +1 or -1, reward d v - c + 0.05;
+    - ``ant_goal``: goals uniform in [-3, 3]^2, reward 4 minus the L1 distance of the torso to the
+      goal, - c + 0.05. Not in the paper; from the authors' code (``ant_env_rand_goal.py``). The
+      observation begins with the torso's position.
+
+    The ant's episodes end when its torso leaves the heights 0.2 to 1.
+
+    Args:
+      name: one of `LOCOMOTION`.
+      backend: Brax's physics; ``spring`` compiles fastest. Robots move differently in each.
+    """
+    environment = robot(name, backend=backend)
+    body, sample_task, progress, bonus, _ = FAMILIES[name]
+
+    def reward(state, action, task):
+        cost = body.control_cost * jnp.sum(jnp.square(action))
+        return progress(state.metrics, task) + bonus + body.survive - cost
+
+    return from_brax(environment, sample_task=sample_task, reward=reward, done=body.done)
+
+
+def robot(name: str, *, backend: str = "spring") -> "BraxEnv":
+    """The Brax environment beneath `locomotion`, which `write_rollouts` needs to draw it."""
+    checks.one_of("name", name, LOCOMOTION)
+    family = FAMILIES[name]
+    return brax_environment(family.body.environment, backend=backend, **family.options)

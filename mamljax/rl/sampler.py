@@ -1,0 +1,82 @@
+"""From an environment to tasks: trajectories of the policy under training are the data."""
+
+import jax
+
+from mamljax.rl.advantages import advantages, discounted_sum, linear_baseline, standardised
+from mamljax.rl.env import Env
+from mamljax.rl.losses import Experience
+from mamljax.rl.rollout import Trajectories, rollout
+from mamljax.types import AdaptFn, ApplyFn, Batch, Drawn, PerStep, Sampler, Task
+
+
+def experience(
+    trajectories: Trajectories, *, discount: float = 0.99, gae_lambda: float = 1.0
+) -> Batch:
+    """Trajectories as a batch: advantages over the linear baseline fitted to them, standardised."""
+    found = trajectories
+    returns = discounted_sum(found.rewards, discount)
+    values = linear_baseline(found.observations, returns, found.valid)
+    gains = advantages(found.rewards, values, found.valid, discount=discount, gae_lambda=gae_lambda)
+    targets = Experience(
+        found.actions,
+        found.rewards,
+        standardised(gains, found.valid),
+        found.valid,
+        found.behaviour,
+        found.broken,
+    )
+    return Batch(found.observations, targets)
+
+
+def on_policy(
+    env: Env,
+    policy: ApplyFn,
+    *,
+    episodes: int,
+    horizon: int,
+    discount: float = 0.99,
+    gae_lambda: float = 1.0,
+) -> Sampler:
+    """A sampler of tasks whose data are `Drawn`: every use of them rolls out the policy at hand.
+
+    For `evaluate`, and for `recorded`, which makes training tasks of it.
+
+    Args:
+      env: the environment.
+      policy: ``(params, observations) -> distribution``, a learner's `predict`.
+      episodes: per draw, ``E``.
+      horizon: steps of an episode, ``H``.
+      discount, gae_lambda: see `advantages`.
+    """
+
+    def sampler(meta_params, key):
+        del meta_params
+        task = env.sample_task(key)
+
+        def draw(params, key):
+            found = rollout(env, policy, params, task, key, episodes=episodes, horizon=horizon)
+            return experience(found, discount=discount, gae_lambda=gae_lambda)
+
+        return Task(Drawn(draw), Drawn(draw))
+
+    return sampler
+
+
+def recorded(sampler: Sampler, adapt: AdaptFn) -> Sampler:
+    """Adapt to tasks that are `Drawn`, and record what was drawn on the way.
+
+    Lines 4 to 8 of MAML's algorithm 3: the support set holds the trajectories of every inner step,
+    the query set those of the adapted policy. Training replays the adaptation on this record.
+
+    Args:
+      sampler: from `on_policy`, or any other whose support and query sets are `Drawn`.
+      adapt: the learner's.
+    """
+
+    def record(meta_params, key):
+        task_key, adapt_key, query_key = jax.random.split(key, 3)
+        task = sampler(meta_params, task_key)
+        adapted = adapt(meta_params, task.support, adapt_key)
+        return Task(PerStep(adapted.drawn), task.query.draw(adapted.params, query_key))
+
+    return record

@@ -1,0 +1,247 @@
+"""Trust region policy optimisation, as optax transformations for any objective.
+
+``optax.chain(natural_gradient(), trust_region(max_kl), backtrack(max_kl))`` is TRPO (Schulman et
+al. 2015, appendix C). The three read arguments beside the gradient, as optax's line searches do:
+
+    curvature   a tangent of the parameters -> the Fisher matrix of the policy times it
+    trial       parameters -> (loss, KL divergence from the policy that produced the data)
+
+`policy_arguments` computes both for a policy that adapts to every task first.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.scipy.sparse.linalg import cg
+from jax.sharding import Mesh
+
+from mamljax import checks
+from mamljax.rl.losses import divergence
+from mamljax.sharding import share_tasks
+from mamljax.types import Array, Learner, LossFn, Params, PerStep, PyTree, Task
+
+REASONS = ("accepted", "no improvement", "outside the trust region", "not finite")
+"""Why a step was taken or not: entry `Backtracked.reason`. That of a refused step is what was wrong
+with its shortest trial."""
+
+
+Curvature = Callable[[PyTree], PyTree]
+"""From a tangent of the parameters to the Fisher matrix times it."""
+
+
+class Backtracked(NamedTuple):
+    """What the last `backtrack` did.
+
+    step_size: the factor of the proposed step that was taken; 0 if none was acceptable.
+    kl: the divergence after that step.
+    improvement: by how much the loss fell.
+    reason: an index into `REASONS`.
+    """
+
+    step_size: Array
+    kl: Array
+    improvement: Array
+    reason: Array
+
+
+def trpo(
+    max_kl: float = 0.01, *, cg_iterations: int = 10, damping: float = 1e-5, max_trials: int = 15
+) -> optax.GradientTransformationExtraArgs:
+    """Natural gradient, scaled to the trust region, then backtracked: the paper's outer update."""
+    return optax.chain(
+        natural_gradient(cg_iterations, damping),
+        trust_region(max_kl),
+        backtrack(max_kl, max_trials=max_trials),
+    )
+
+
+def natural_gradient(
+    iterations: int = 10, damping: float = 1e-5
+) -> optax.GradientTransformationExtraArgs:
+    """The gradient divided by the Fisher matrix, approximately: conjugate gradients.
+
+    Args:
+      iterations: products with the matrix, at most.
+      damping: added to its diagonal.
+    """
+    checks.at_least("iterations", iterations, 1)
+    checks.step_size("damping", damping)
+
+    def update(updates, state, params=None, *, curvature: Curvature | None = None, **extra):
+        del params, extra
+        product = _required("curvature", curvature)
+
+        def damped(tangent):
+            return optax.tree.add_scale(product(tangent), damping, tangent)
+
+        return cg(damped, updates, maxiter=iterations, tol=1e-10)[0], state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+def trust_region(max_kl: float) -> optax.GradientTransformationExtraArgs:
+    """The step against the updates whose divergence is `max_kl`, to second order."""
+    _check_max_kl(max_kl)
+
+    def update(updates, state, params=None, *, curvature: Curvature | None = None, **extra):
+        del params, extra
+        product = _required("curvature", curvature)
+        squared = 2 * max_kl / jnp.asarray(optax.tree.vdot(updates, product(updates)))
+        length = jnp.where(jnp.isfinite(squared) & (squared > 0), jnp.sqrt(squared), 0.0)
+        return optax.tree.scale(-length, updates), state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+def backtrack(
+    max_kl: float, *, decay: float = 0.8, max_trials: int = 15
+) -> optax.GradientTransformationExtraArgs:
+    """Shorten the step until the loss falls and the divergence is at most `max_kl`.
+
+    The step is taken whole, then times `decay`, its square, and so on. If no trial is acceptable
+    the parameters stay as they are. Its state is a `Backtracked`.
+    """
+    _check_max_kl(max_kl)
+    checks.at_least("max_trials", max_trials, 1)
+    if not 0 < decay < 1:
+        raise ValueError(f"decay must lie between 0 and 1; got {decay!r}.")
+
+    def init(params):
+        del params
+        zero = jnp.zeros(())
+        return Backtracked(zero, zero, zero, jnp.zeros((), jnp.int32))
+
+    def update(
+        updates,
+        state,
+        params=None,
+        *,
+        value: Array | None = None,
+        trial: Callable[[Params], tuple[Array, Array]] | None = None,
+        **extra,
+    ):
+        del state, extra
+        before, try_out = _required("value", value), _required("trial", trial)
+
+        def attempt(index):
+            size = decay ** index.astype(jnp.float32)
+            loss, kl = try_out(optax.tree.add_scale(params, size, updates))
+            reason = jnp.where(kl <= max_kl, jnp.where(loss < before, 0, 1), 2)
+            reason = jnp.where(jnp.isfinite(loss) & jnp.isfinite(kl), reason, 3)
+            return Backtracked(size, kl, before - loss, reason.astype(jnp.int32))
+
+        def go_on(carry):
+            index, tried = carry
+            return (tried.reason != 0) & (index < max_trials)
+
+        def again(carry):
+            index, _ = carry
+            return index + 1, attempt(index)
+
+        untried = init(params)._replace(reason=jnp.array(3, jnp.int32))
+        _, last = jax.lax.while_loop(go_on, again, (jnp.zeros((), jnp.int32), untried))
+        taken = last.reason == 0
+        none = init(params)._replace(reason=last.reason)
+        found = jax.tree.map(lambda yes, no: jnp.where(taken, yes, no), last, none)
+        step = jax.tree.map(lambda u: jnp.where(taken, found.step_size * u, 0.0), updates)
+        return step, found
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def policy_arguments(
+    learner: Learner,
+    loss_fn: LossFn,
+    *,
+    curvature_episodes: int | None = None,
+    task_chunk: int | None = None,
+    mesh: Mesh | None = None,
+) -> Callable[[Params, Task, Array], dict[str, Any]]:
+    """The arguments of `trpo` for a learner's policy after adaptation, for `meta_step`.
+
+    The Fisher matrix is ``J^T M J``, averaged over tasks and steps: J is the derivative, through
+    the adaptation, of the adapted policies' distributions at the recorded states, M their Fisher
+    information. J is linearised once per meta-step; its products hold second derivatives of the
+    inner loss and none beyond.
+
+    Args:
+      learner: adapts and predicts.
+      loss_fn: the outer loss, of a distribution and an `Experience`.
+      curvature_episodes: take the Fisher matrix over this many episodes of each support and query
+        set; None takes all. The gradient and the trials are always those of all episodes.
+      task_chunk: linearise this many tasks at a time; None takes all at once.
+      mesh: split the tasks over the devices of a mesh, see `sharding.task_mesh`.
+    """
+    if curvature_episodes is not None:
+        checks.at_least("curvature_episodes", curvature_episodes, 1)
+
+    def adapted_policy(meta_params, task, key):
+        params = learner.adapt(meta_params, task.support, key).params
+        return learner.predict(params, task.query.inputs)
+
+    def over_tasks(function, meta_params, tasks, keys):
+        def share(meta_params, tasks_and_keys):
+            chunk = min(task_chunk or len(keys), len(tasks_and_keys[1]))
+            return jax.lax.map(
+                lambda each: function(meta_params, *each), tasks_and_keys, batch_size=chunk
+            )
+
+        return share_tasks(share, mesh, len(keys))(meta_params, (tasks, keys))
+
+    def arguments(meta_params, tasks, key):
+        keys = jax.random.split(key, checks.leading_axis("tasks", tasks))
+        few = jax.vmap(lambda task: _first_episodes(task, curvature_episodes))(tasks)
+
+        def policies(meta_params):
+            return over_tasks(adapted_policy, meta_params, few, keys)
+
+        found, push = jax.linearize(policies, meta_params)
+        pull = jax.linear_transpose(push, meta_params)
+        valid = few.query.targets.valid
+        steps = jnp.maximum(jnp.sum(valid, axis=(1, 2), keepdims=True), 1.0)
+        weights = valid / steps / len(keys)
+
+        def curvature(tangent):
+            moved = found.fisher(push(tangent))
+            return pull(jax.tree.map(lambda x: x * weights[..., None], moved))[0]
+
+        def trial(meta_params):
+            def one_task(meta_params, task, key):
+                policy = adapted_policy(meta_params, task, key)
+                return loss_fn(policy, task.query.targets), divergence(policy, task.query.targets)
+
+            losses, kls = over_tasks(one_task, meta_params, tasks, keys)
+            return jnp.mean(losses), jnp.mean(kls)
+
+        return {"curvature": curvature, "trial": trial}
+
+    return arguments
+
+
+def _first_episodes(task: Task, number: int | None) -> Task:
+    if not isinstance(task.support, PerStep):
+        raise TypeError(
+            "policy_arguments needs tasks that were recorded, with a PerStep support set; got "
+            f"{type(task.support).__name__}. Make them with mamljax.rl.recorded(sampler, adapt)."
+        )
+    support = jax.tree.map(lambda x: x[:, :number], task.support)
+    return Task(support, jax.tree.map(lambda x: x[:number], task.query))
+
+
+def _required(name: str, value: Any) -> Any:
+    """`value`, which optax's signature lets callers leave out."""
+    if value is None:
+        raise ValueError(
+            f"the update needs the argument {name}: train with mamljax.rl.trpo_step, or "
+            "meta_step(..., extra_args=mamljax.rl.policy_arguments(...))."
+        )
+    return value
+
+
+def _check_max_kl(max_kl: float) -> None:
+    checks.step_size("max_kl", max_kl)
+    if max_kl == 0:
+        raise ValueError("max_kl must be greater than 0; got 0: no step would ever be taken.")

@@ -1,0 +1,132 @@
+"""MAML for policies: recorded data, replayed meta-gradients, and a problem with a known optimum."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mamljax import Batch, evaluate, fit, init_state, losses, maml, models, rl, tasks
+from mamljax.rl.env import Env, EnvState
+from mamljax.rl.losses import dice, likelihood_ratio, mean_return, reinforce
+from mamljax.types import Drawn, Task
+
+KEY = jax.random.key(11)
+
+
+@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.parametrize("inner_loss", [reinforce, likelihood_ratio, dice])
+def test_the_replayed_meta_gradient_matches_finite_differences(
+    recorded_of, assert_finite_differences, inner_loss
+):
+    learner, params, found = recorded_of(num_steps=2, inner_loss=inner_loss, task_chunk=2)
+    params, found = jax.tree.map(
+        lambda x: x.astype(float) if x.dtype == jnp.float32 else x, (params, found)
+    )
+    assert_finite_differences(learner, params, found, rtol=1e-5)
+
+
+def test_every_inner_step_has_trajectories_of_its_own_policy(recorded_of):
+    learner, params, found = recorded_of(num_steps=3)
+    assert found.support.data.inputs.shape == (3, 3, 4, 5, 2)
+    task = jax.tree.map(lambda x: x[0], found)
+    assert len(np.unique(task.support.data.targets.actions)) == 3 * 4 * 5 * 2
+
+    def observe(params, step):
+        batch = jax.tree.map(lambda x: x[jnp.minimum(step, 2)], task.support.data)
+        return learner.predict(params, batch.inputs).mean
+
+    adapted = learner.adapt(params, task.support, KEY, observe=observe)
+    recorded = task.support.data.targets.behaviour.mean
+    np.testing.assert_allclose(adapted.observed[:3], recorded, rtol=1e-4, atol=1e-6)
+    assert not np.allclose(adapted.observed[3], recorded[2], rtol=1e-3)
+    after = learner.predict(adapted.params, task.query.inputs).mean
+    np.testing.assert_allclose(after, task.query.targets.behaviour.mean, rtol=1e-4, atol=1e-6)
+
+
+def two_states(horizon=5):
+    """Two states, one of which pays 1 per step: the task says which, the action chooses."""
+
+    def reset(task, key):
+        return EnvState((), jnp.array([1.0, 0.0]), jnp.zeros(()), jnp.array(False))
+
+    def step(task, state, action):
+        there = jnp.where(action[0] > 0, jnp.array([0.0, 1.0]), jnp.array([1.0, 0.0]))
+        return EnvState((), there, there @ task, jnp.array(False))
+
+    def sample_task(key):
+        return jax.nn.one_hot(jax.random.randint(key, (), 0, 2), 2)
+
+    return Env(sample_task, reset, step, observation_size=2, action_size=1)
+
+
+def trained(env, num_steps, iterations=25):
+    policy = models.gaussian_policy(1, hidden=(8,))
+    learner = rl.maml(policy, inner_lr=2.0, num_steps=num_steps)
+    drawn = rl.on_policy(env, learner.predict, episodes=20, horizon=5)
+    state = init_state(policy.init(KEY, jnp.zeros((1, env.observation_size))), rl.trpo(0.05))
+    step, sampler = rl.trpo_step(learner, rl.trpo(0.05)), rl.recorded(drawn, learner.adapt)
+    seen = []
+    options = {"num_steps": iterations, "meta_batch": 10, "chunk": 5, "hooks": [seen.append]}
+    state = fit(step, state, sampler, KEY, **options)
+    report = evaluate(
+        learner,
+        state.meta_params,
+        drawn,
+        KEY,
+        num_tasks=40,
+        num_steps=num_steps,
+        metric=mean_return,
+    )
+    return state, seen, report
+
+
+def test_a_problem_with_a_known_optimum_is_solved():
+    """The optimum is 5: whoever adapts finds the state that pays, whoever does not earns half."""
+    _, seen, report = trained(two_states(), num_steps=1)
+    assert 1.5 < report.mean[0] < 3.5
+    assert report.mean[1] > 4.5
+    assert report.num_diverged == 0
+    info = {
+        name: np.concatenate([chunk.metrics.info[name] for chunk in seen])
+        for name in ("kl", "return_after", "reason", "step_size", "broken_episodes")
+    }
+    assert len(info["kl"]) == 25
+    assert np.all(info["kl"] <= 0.05)
+    assert np.all((info["step_size"] > 0) == (info["reason"] == 0))
+    assert info["return_after"][-1] > info["return_after"][0] + 1
+    assert not info["broken_episodes"].any()
+
+
+def test_pretraining_and_the_oracle_are_the_same_learner_without_steps():
+    _, _, told = trained(rl.reveal_task(two_states()), num_steps=0)
+    assert told.mean[0] > 4.5
+    first, _, untold = trained(two_states(), num_steps=0, iterations=10)
+    assert 1.5 < untold.mean[0] < 3.5
+    again, _, _ = trained(two_states(), num_steps=0, iterations=10)
+    for a, b in zip(*map(jax.tree.leaves, (first, again)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_drawn_data_serve_supervised_learners_too():
+    """A support set may depend on the parameters; its record replays to the same adaptation."""
+    learner = maml(models.mlp((4, 1)), losses.mean_squared_error, inner_lr=0.1, num_steps=2)
+    params = learner.init(KEY, jnp.ones((1, 1)))
+
+    def draw(params, key):
+        inputs = jax.random.normal(key, (5, 1))
+        return Batch(inputs, inputs + params["Dense_1"]["bias"])
+
+    adapted = learner.adapt(params, Drawn(draw), KEY)
+    assert adapted.drawn.inputs.shape == (2, 5, 1)
+    np.testing.assert_array_equal(adapted.drawn.targets[0], adapted.drawn.inputs[0])
+    assert np.all(adapted.drawn.targets[1] != adapted.drawn.inputs[1])
+    sampler = rl.recorded(lambda params, key: Task(Drawn(draw), Drawn(draw)), learner.adapt)
+    found = jax.tree.map(lambda x: x[0], tasks.sample_tasks(sampler, params, KEY, 1))
+    replayed = learner.adapt(params, found.support, KEY).params
+    expected = found.query.inputs + replayed["Dense_1"]["bias"]
+    np.testing.assert_allclose(found.query.targets, expected, rtol=1e-6)
+
+
+def test_a_negative_step_size_is_refused():
+    with pytest.raises(ValueError, match="inner_lr must be a finite number"):
+        rl.maml(models.gaussian_policy(1), inner_lr=-0.1)
