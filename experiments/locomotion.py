@@ -12,6 +12,8 @@ adaptation into the work directory.
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from experiments import meta_rl, settings
 from experiments.settings import Config
 from mamljax import rl
@@ -21,7 +23,31 @@ def run(config: Config, workdir: Path) -> dict[str, Any]:
     """Run the experiment into `workdir`, or finish it there; returns the report."""
     with settings.refusing_bad_values():
         env = rl.locomotion(config.env.name, backend=config.env.backend)
-    return meta_rl.run(config, workdir, env)
+    return meta_rl.run(config, workdir, env, draw)
+
+
+def draw(figures: Path, trained: meta_rl.Trained) -> None:
+    """A page for each method that plays an episode before and after adaptation."""
+    config = trained.config
+    robot = rl.robot(config.env.name, backend=config.env.backend)
+    for name in trained.inner_lr:
+        method = trained.methods[name]
+        task, steps = meta_rl.adapted(trained, name)
+
+        @jax.jit
+        def film(params, env=method.env, policy=method.policy, task=task):
+            return rl.episode(
+                env, policy.apply, params, task, trained.key, horizon=config.env.horizon
+            )
+
+        films = {
+            f"after {s} gradient step{'' if s == 1 else 's'}": film(steps[s])
+            for s in range(min(2, len(steps)))
+        }
+        told = ", ".join(f"{field} {value}" for field, value in task._asdict().items())
+        rl.write_rollouts(
+            figures / f"{name}.html", robot, films, title=f"{config.env.name}: {name}, {told}"
+        )
 
 
 if __name__ == "__main__":

@@ -43,6 +43,16 @@ PAPER = {  # appendix C.2: mean return after 0, 1, 2 and 3 steps
 }
 
 
+class Trained(NamedTuple):
+    """What figures are drawn from: everything by method, and a key of their own."""
+
+    config: Config
+    methods: "dict[str, Method]"
+    params: dict[str, Params]
+    inner_lr: dict[str, float]
+    key: jax.Array
+
+
 class Method(NamedTuple):
     """How one of `METHODS` is trained and tested.
 
@@ -64,8 +74,17 @@ class Method(NamedTuple):
     steps: int
 
 
-def run(config: Config, workdir: Path, env: rl.Env) -> dict[str, Any]:
-    """Run the experiment into `workdir`, or finish it there; returns the report."""
+def run(
+    config: Config, workdir: Path, env: rl.Env, draw: Callable[[Path, Trained], None]
+) -> dict[str, Any]:
+    """Run the experiment into `workdir`, or finish it there; returns the report.
+
+    Args:
+      config: of the experiment.
+      workdir: of the experiment.
+      env: the environment.
+      draw: makes the figures that are particular to it, in a given folder.
+    """
     started = time.perf_counter()
     with settings.refusing_bad_values():
         methods = {name: build(config, env, name) for name in config.methods.split(",")}
@@ -80,6 +99,7 @@ def run(config: Config, workdir: Path, env: rl.Env) -> dict[str, Any]:
         for name, found in scores.items()
     ]
     meta_rl_figures.draw(workdir, config, results)
+    draw(workdir / "figures", Trained(config, methods, params, inner_lr, keys["figures"]))
     summary = {
         **report.provenance(f"meta-RL: {config.env.name}", config.to_dict()),
         "wall_seconds": time.perf_counter() - started,
@@ -282,6 +302,28 @@ def test(
             scores[name] = score(params[name])
             update(len(scores), f"{name} {scores[name].mean[-1]:.4g}")
     return scores
+
+
+def adapted(trained: Trained, name: str) -> tuple[Any, list[Params]]:
+    """One task, the same for every method, and a method's parameters after each inner step."""
+    config, method = trained.config, trained.methods[name]
+    learner = method.learner(trained.inner_lr[name])
+    tasks = sampler(config, method, learner, config.evaluate.episodes)
+    task_key, adapt_key = jax.random.split(trained.key)
+
+    @jax.jit
+    def adapt(params):
+        return learner.adapt(
+            params,
+            tasks(params, task_key).support,
+            adapt_key,
+            num_steps=method.steps,
+            observe=lambda params, step: params,
+        ).observed
+
+    found = adapt(trained.params[name])
+    steps = [jax.tree.map(lambda x, s=s: x[s], found) for s in range(method.steps + 1)]
+    return method.env.sample_task(task_key), steps
 
 
 def gap_closed(scores: Mapping[str, Report]) -> dict[str, list[float]]:

@@ -10,16 +10,46 @@ TensorBoard events, checkpoints/ and figures/ into the work directory.
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from experiments import meta_rl, settings
 from experiments.settings import Config
-from mamljax import rl
+from mamljax import plots, rl
 
 
 def run(config: Config, workdir: Path) -> dict[str, Any]:
     """Run the experiment into `workdir`, or finish it there; returns the report."""
     with settings.refusing_bad_values():
         env = rl.navigation(reward=config.env.reward, reach=config.env.reach)
-    return meta_rl.run(config, workdir, env)
+    return meta_rl.run(config, workdir, env, draw)
+
+
+def draw(figures: Path, trained: meta_rl.Trained) -> None:
+    """Paths to one goal before and after adaptation: figure 4, on the right."""
+    panels, goal = {}, np.zeros(2)
+    for name in trained.inner_lr:
+        method = trained.methods[name]
+        task, steps = meta_rl.adapted(trained, name)
+        goal = np.asarray(task.position)
+
+        @jax.jit
+        def walk(params, env=method.env, policy=method.policy, task=task):
+            return rl.rollout(
+                env,
+                policy.apply,
+                params,
+                task,
+                trained.key,
+                episodes=3,
+                horizon=trained.config.env.horizon,
+            ).observations
+
+        panels[name] = {
+            f"{s} step{'' if s == 1 else 's'}": np.asarray(walk(params))
+            for s, params in enumerate(steps)
+        }
+    plots.paths(figures / "paths.png", panels, goal, title="Paths to one goal")
 
 
 if __name__ == "__main__":

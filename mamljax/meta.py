@@ -141,5 +141,5 @@ def init_state(meta_params: Params, tx: optax.GradientTransformation) -> TrainSt
 
 def _divide(tree, whole: int, chunk: int):
     """The first `whole` rows as ``[whole / chunk, chunk, ...]``, and the remaining rows."""
-    chunks = jax.tree.map(lambda x: x[:whole].reshape(-1, chunk, *x.shape[1:]), tree)
+    chunks = jax.tree.map(lambda x: x[:whole].reshape(whole // chunk, chunk, *x.shape[1:]), tree)
     return chunks, jax.tree.map(lambda x: x[whole:], tree)

@@ -100,6 +100,33 @@ def episode(path: Path, support: np.ndarray, query: np.ndarray, *, ways: int) ->
     save(figure, path)
 
 
+def paths(
+    path: Path, panels: Mapping[str, Mapping[str, np.ndarray]], goal: np.ndarray, *, title: str
+) -> None:
+    """Paths in the plane: a panel per method, a colour per number of gradient steps.
+
+    Args:
+      path: of the PNG.
+      panels: by method and label, positions ``[E, H, 2]``.
+      goal: ``[2]``, marked by a star.
+      title: of the figure.
+    """
+    figure = Figure(figsize=(1 + 4 * len(panels), 4.4), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    colors = ("tab:gray", "tab:green", "tab:blue", "tab:purple", "tab:orange")
+    for axis, (method, curves) in zip(axes, panels.items(), strict=True):
+        for (label, positions), color in zip(curves.items(), colors, strict=False):
+            for index, steps in enumerate(positions):
+                axis.plot(*steps.T, color=color, linewidth=1, label=None if index else label)
+        axis.plot(*goal, "*", color="tab:red", markersize=14, label="goal")
+        axis.set(title=method, aspect="equal")
+        axis.grid(alpha=0.3)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.suptitle(title)
+    save(figure, path)
+
+
 def training_curves(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Meta-loss and validation scores over training, from the records of `metrics.read`."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")

@@ -18,7 +18,7 @@ from mamljax.evaluate import Report
 from mamljax.version import __version__
 
 SHOWN_STEPS = (0, 1, 5, 10)
-"""The inner steps that tables show, as far as they were evaluated."""
+"""The inner steps that tables show, as far as they were evaluated; of four or fewer all are."""
 
 
 def result(
@@ -120,9 +120,10 @@ def table(results: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]
 
 
 def shown_steps(results: Sequence[dict[str, Any]]) -> tuple[list[int], list[str]]:
-    """Those of `SHOWN_STEPS` that were evaluated, each row's last step, and their column names."""
+    """The steps that a table shows, each row's last step among them, and their column names."""
     last = {row["steps"][-1] for row in results}
-    steps = sorted(last | {step for step in SHOWN_STEPS if step <= max(last)})
+    shown = SHOWN_STEPS if max(last) >= 5 else range(5)
+    steps = sorted(last | {step for step in shown if step <= max(last)})
     return steps, [f"{step} step{'' if step == 1 else 's'}" for step in steps]
 
 

@@ -7,10 +7,11 @@ that a sampler of training tasks, for `fit` with `trpo_step` of the learner from
 from mamljax.rl import losses
 from mamljax.rl.brax_env import brax_environment, from_brax
 from mamljax.rl.env import Env, EnvState, reveal_task
-from mamljax.rl.learner import maml, trpo_step
-from mamljax.rl.locomotion import LOCOMOTION, locomotion
+from mamljax.rl.learner import maml, ppo_step, trpo_step
+from mamljax.rl.locomotion import LOCOMOTION, locomotion, robot
 from mamljax.rl.navigation import navigation
-from mamljax.rl.rollout import Trajectories, rollout
+from mamljax.rl.objective import credit_for_data
+from mamljax.rl.rollout import Trajectories, episode, rollout
 from mamljax.rl.sampler import on_policy, recorded
 from mamljax.rl.trpo import backtrack, natural_gradient, policy_arguments, trpo, trust_region
 from mamljax.rl.viewer import write_rollouts
@@ -22,6 +23,8 @@ __all__ = [
     "Trajectories",
     "backtrack",
     "brax_environment",
+    "credit_for_data",
+    "episode",
     "from_brax",
     "locomotion",
     "losses",
@@ -30,8 +33,10 @@ __all__ = [
     "navigation",
     "on_policy",
     "policy_arguments",
+    "ppo_step",
     "recorded",
     "reveal_task",
+    "robot",
     "rollout",
     "trpo",
     "trpo_step",

@@ -13,6 +13,7 @@ from mamljax.meta import backprop, meta_step
 from mamljax.objective import query_loss, task_loss
 from mamljax.partition import all_parameters
 from mamljax.rl.losses import likelihood_ratio, mean_return, negative_return, reinforce
+from mamljax.rl.objective import credit_for_data
 from mamljax.rl.trpo import Backtracked, policy_arguments, trpo
 from mamljax.types import Array, Learner, LossFn, Model, Partition, PyTree, StepFn, Task
 
@@ -24,6 +25,7 @@ def maml(
     num_steps: int = 1,
     inner_loss: LossFn = reinforce,
     outer_loss: LossFn = likelihood_ratio,
+    data_credit: float = 0.0,
     first_order: bool = False,
     partition: Partition | None = None,
     task_chunk: int | None = None,
@@ -40,16 +42,20 @@ def maml(
       inner_lr: alpha, a number or an optax schedule of the inner step.
       num_steps: inner steps in training.
       inner_loss, outer_loss: from `mamljax.rl.losses`.
+      data_credit: above 0, the weight of E-MAML's correction, see `credit_for_data`.
       first_order: drop the second derivatives.
       partition: which parameters adapt; all by default.
       task_chunk, mesh: see `backprop`.
     """
     checks.step_size("inner_lr", inner_lr)
+    checks.step_size("data_credit", data_credit)
     partition = all_parameters() if partition is None else partition
     tx = optax.sgd(inner_lr)
     update = inner_update(task_loss(policy, inner_loss), partition, tx, first_order=first_order)
     adapt = unroll(update, partition, tx, num_steps)
     objective = query_loss(adapt, task_loss(policy, outer_loss))
+    if data_credit:
+        objective = credit_for_data(objective, adapt, policy.apply, weight=data_credit)
     meta_gradient = backprop(objective, task_chunk=task_chunk, mesh=mesh)
     return Learner(policy.init, adapt, policy.apply, negative_return, objective, meta_gradient)
 
@@ -58,7 +64,6 @@ def trpo_step(
     learner: Learner,
     tx: optax.GradientTransformation | None = None,
     *,
-    outer_loss: LossFn = likelihood_ratio,
     curvature_episodes: int | None = None,
     task_chunk: int | None = None,
     mesh: Mesh | None = None,
@@ -68,18 +73,42 @@ def trpo_step(
     Args:
       learner: what is trained.
       tx: the outer update, `trpo()` by default.
-      outer_loss: the one that the learner was built with.
       curvature_episodes, task_chunk, mesh: see `policy_arguments`.
     """
     arguments = policy_arguments(
         learner,
-        outer_loss,
         curvature_episodes=curvature_episodes,
         task_chunk=task_chunk,
         mesh=mesh,
     )
     tx = trpo() if tx is None else tx
     return meta_step(learner.meta_gradient, tx, extra_args=arguments, info=training_info)
+
+
+def ppo_step(learner: Learner, tx: optax.GradientTransformation, *, epochs: int = 5) -> StepFn:
+    """A meta-step that goes over the same tasks several times, with any optimizer.
+
+    For a learner whose `outer_loss` is `losses.clipped_ratio`, which removes the incentive to go
+    far from the policy that drew the data (ProMP: Rothfuss et al. 2019, section 5).
+
+    Args:
+      learner: what is trained.
+      tx: such as ``optax.adam(1e-3)``.
+      epochs: gradient steps on each batch of tasks.
+    """
+    checks.at_least("epochs", epochs, 1)
+    one_step = meta_step(learner.meta_gradient, tx, info=training_info)
+
+    def step(state, tasks, key):
+        after, metrics = one_step(state, tasks, key)
+
+        def again(_, carried):
+            return one_step(carried, tasks, key)[0]
+
+        after = jax.lax.fori_loop(1, epochs, again, after)
+        return after._replace(step=state.step + 1), metrics
+
+    return step
 
 
 def training_info(tasks: Task, opt_state: PyTree) -> dict[str, Array]:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mamljax import checks
-from mamljax.rl.env import Env
+from mamljax.rl.env import Env, EnvState
 from mamljax.types import ApplyFn, Array, Params, PyTree
 
 
@@ -77,6 +77,23 @@ def rollout(
     )
     valid = valid.astype(rewards.dtype)
     return Trajectories(observations, actions, rewards, valid, behaviour, broken.any(axis=1))
+
+
+def episode(
+    env: Env, policy: ApplyFn, params: Params, task: PyTree, key: Array, *, horizon: int
+) -> EnvState:
+    """The states of one episode, ``[H + 1, ...]``, to be looked at; see `write_rollouts`."""
+    checks.at_least("horizon", horizon, 1)
+    reset_key, act_key = jax.random.split(key)
+    start = env.reset(task, reset_key)
+
+    def step(state, key):
+        action = policy(params, state.observation[None]).sample(key)[0]
+        state = env.step(task, state, action)
+        return state, state
+
+    _, later = jax.lax.scan(step, start, jax.random.split(act_key, horizon))
+    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start, later)
 
 
 def _where(keep: Array, new: Array, old: Array) -> Array:

@@ -10,9 +10,19 @@ from mamljax.types import AdaptFn, ApplyFn, Batch, Drawn, PerStep, Sampler, Task
 
 
 def experience(
-    trajectories: Trajectories, *, discount: float = 0.99, gae_lambda: float = 1.0
+    trajectories: Trajectories,
+    *,
+    discount: float = 0.99,
+    gae_lambda: float = 1.0,
+    standardise: bool = True,
 ) -> Batch:
-    """Trajectories as a batch: advantages over the linear baseline fitted to them, standardised."""
+    """Trajectories as a batch, with advantages over the linear baseline fitted to them.
+
+    Args:
+      trajectories: of one task.
+      discount, gae_lambda: see `advantages`.
+      standardise: bring the advantages to mean 0 and standard deviation 1, as the authors do.
+    """
     found = trajectories
     returns = discounted_sum(found.rewards, discount)
     values = linear_baseline(found.observations, returns, found.valid)
@@ -20,7 +30,7 @@ def experience(
     targets = Experience(
         found.actions,
         found.rewards,
-        standardised(gains, found.valid),
+        standardised(gains, found.valid) if standardise else gains,
         found.valid,
         found.behaviour,
         found.broken,
@@ -36,6 +46,7 @@ def on_policy(
     horizon: int,
     discount: float = 0.99,
     gae_lambda: float = 1.0,
+    standardise: bool = True,
 ) -> Sampler:
     """A sampler of tasks whose data are `Drawn`: every use of them rolls out the policy at hand.
 
@@ -46,8 +57,9 @@ def on_policy(
       policy: ``(params, observations) -> distribution``, a learner's `predict`.
       episodes: per draw, ``E``.
       horizon: steps of an episode, ``H``.
-      discount, gae_lambda: see `advantages`.
+      discount, gae_lambda, standardise: see `experience`.
     """
+    options = {"discount": discount, "gae_lambda": gae_lambda, "standardise": standardise}
 
     def sampler(meta_params, key):
         del meta_params
@@ -55,7 +67,7 @@ def on_policy(
 
         def draw(params, key):
             found = rollout(env, policy, params, task, key, episodes=episodes, horizon=horizon)
-            return experience(found, discount=discount, gae_lambda=gae_lambda)
+            return experience(found, **options)
 
         return Task(Drawn(draw), Drawn(draw))
 

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from mamljax import checks
 from mamljax.rl.losses import divergence
 from mamljax.sharding import share_tasks
-from mamljax.types import Array, Learner, LossFn, Params, PerStep, PyTree, Task
+from mamljax.types import Array, Learner, Params, PerStep, PyTree, Task
 
 REASONS = ("accepted", "no improvement", "outside the trust region", "not finite")
 """Why a step was taken or not: entry `Backtracked.reason`. That of a refused step is what was wrong
@@ -154,7 +154,6 @@ def backtrack(
 
 def policy_arguments(
     learner: Learner,
-    loss_fn: LossFn,
     *,
     curvature_episodes: int | None = None,
     task_chunk: int | None = None,
@@ -168,8 +167,7 @@ def policy_arguments(
     inner loss and none beyond.
 
     Args:
-      learner: adapts and predicts.
-      loss_fn: the outer loss, of a distribution and an `Experience`.
+      learner: what is trained.
       curvature_episodes: take the Fisher matrix over this many episodes of each support and query
         set; None takes all. The gradient and the trials are always those of all episodes.
       task_chunk: linearise this many tasks at a time; None takes all at once.
@@ -210,8 +208,10 @@ def policy_arguments(
 
         def trial(meta_params):
             def one_task(meta_params, task, key):
+                # The adaptation within both is one computation to XLA.
+                loss = learner.objective(meta_params, task, key)
                 policy = adapted_policy(meta_params, task, key)
-                return loss_fn(policy, task.query.targets), divergence(policy, task.query.targets)
+                return loss, divergence(policy, task.query.targets)
 
             losses, kls = over_tasks(one_task, meta_params, tasks, keys)
             return jnp.mean(losses), jnp.mean(kls)

@@ -3,16 +3,13 @@
 import html
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 
 from mamljax import files
 from mamljax.rl.env import EnvState
-
-if TYPE_CHECKING:
-    from brax.envs.base import PipelineEnv
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -38,7 +35,7 @@ PANEL = """<section>
 
 
 def write_rollouts(
-    path: Path, environment: "PipelineEnv", rollouts: Mapping[str, EnvState], *, title: str
+    path: Path, environment: Any, rollouts: Mapping[str, EnvState], *, title: str
 ) -> None:
     """Write one page that plays episodes side by side, in real time.
 
@@ -59,7 +56,7 @@ def write_rollouts(
     files.write_text(path, PAGE.format(title=html.escape(title), panels=panels))
 
 
-def _panel(environment: "PipelineEnv", name: str, states: EnvState) -> str:
+def _panel(environment: Any, name: str, states: EnvState) -> str:
     from brax.io import html as brax_html
 
     if np.ndim(states.done) != 1:

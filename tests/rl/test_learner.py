@@ -1,27 +1,40 @@
 """MAML for policies: recorded data, replayed meta-gradients, and a problem with a known optimum."""
 
+import itertools
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from mamljax import Batch, evaluate, fit, init_state, losses, maml, models, rl, tasks
 from mamljax.rl.env import Env, EnvState
-from mamljax.rl.losses import dice, likelihood_ratio, mean_return, reinforce
-from mamljax.types import Drawn, Task
+from mamljax.rl.losses import (
+    Experience,
+    clipped_ratio,
+    likelihood_ratio,
+    mean_return,
+    reinforce,
+)
+from mamljax.types import Drawn, PerStep, Task
 
 KEY = jax.random.key(11)
 
 
 @pytest.mark.usefixtures("x64", "quick_compilation")
-@pytest.mark.parametrize("inner_loss", [reinforce, likelihood_ratio, dice])
+@pytest.mark.parametrize("inner_loss", [reinforce, likelihood_ratio])
 def test_the_replayed_meta_gradient_matches_finite_differences(
-    recorded_of, assert_finite_differences, inner_loss
+    recorded_of, assert_finite_differences, randomised, inner_loss
 ):
     learner, params, found = recorded_of(num_steps=2, inner_loss=inner_loss, task_chunk=2)
     params, found = jax.tree.map(
         lambda x: x.astype(float) if x.dtype == jnp.float32 else x, (params, found)
     )
+    # DiCE has no place here: its derivatives are not those of its values. And at the origin, with
+    # biases of 0, every ReLU is at its kink.
+    params = optax.tree.add_scale(params, 0.1, randomised(params))
     assert_finite_differences(learner, params, found, rtol=1e-5)
 
 
@@ -93,7 +106,7 @@ def test_a_problem_with_a_known_optimum_is_solved():
     assert len(info["kl"]) == 25
     assert np.all(info["kl"] <= 0.05)
     assert np.all((info["step_size"] > 0) == (info["reason"] == 0))
-    assert info["return_after"][-1] > info["return_after"][0] + 1
+    assert info["return_after"][-5:].mean() > 4.5
     assert not info["broken_episodes"].any()
 
 
@@ -114,7 +127,7 @@ def test_drawn_data_serve_supervised_learners_too():
 
     def draw(params, key):
         inputs = jax.random.normal(key, (5, 1))
-        return Batch(inputs, inputs + params["Dense_1"]["bias"])
+        return Batch(inputs, inputs + params["Dense_1"]["bias"][None])
 
     adapted = learner.adapt(params, Drawn(draw), KEY)
     assert adapted.drawn.inputs.shape == (2, 5, 1)
@@ -123,8 +136,92 @@ def test_drawn_data_serve_supervised_learners_too():
     sampler = rl.recorded(lambda params, key: Task(Drawn(draw), Drawn(draw)), learner.adapt)
     found = jax.tree.map(lambda x: x[0], tasks.sample_tasks(sampler, params, KEY, 1))
     replayed = learner.adapt(params, found.support, KEY).params
-    expected = found.query.inputs + replayed["Dense_1"]["bias"]
+    expected = found.query.inputs + replayed["Dense_1"]["bias"][None]
     np.testing.assert_allclose(found.query.targets, expected, rtol=1e-6)
+
+
+class Coin(NamedTuple):
+    """A policy over two actions: the logit of the action 1, ``[E, H]``."""
+
+    logit: jax.Array
+
+    def log_prob(self, actions):
+        return jax.nn.log_sigmoid(jnp.where(actions[..., 0] > 0, self.logit, -self.logit))
+
+
+COIN = models.from_function(lambda logit, inputs: Coin(logit + 0.0 * inputs[..., 0]))
+PAYOFF = np.array([0.3, -1.0])
+
+
+def toss(action, logit):
+    """One episode of one step, as a batch."""
+    reward = jnp.full((1, 1), PAYOFF[action])
+    behaviour = Coin(jnp.full((1, 1), logit))
+    actions, ones = jnp.full((1, 1, 1), float(action)), jnp.ones((1, 1))
+    targets = Experience(actions, reward, reward, ones, behaviour, jnp.zeros(1, bool))
+    return Batch(jnp.zeros((1, 1, 1)), targets)
+
+
+def chance(action, logit):
+    return jax.nn.sigmoid(logit if action else -logit)
+
+
+@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.parametrize("num_steps", [1, 2])
+def test_credit_for_data_makes_the_meta_gradient_unbiased(num_steps):
+    """Over all outcomes of a coin, against the derivative of the expected return itself."""
+    logit, options = 0.4, {"inner_lr": 0.7, "num_steps": num_steps}
+    paper, emaml = (rl.maml(COIN, data_credit=credit, **options) for credit in (0.0, 1.0))
+
+    def adapted(logit, tosses):
+        for action in tosses:
+            logit = logit + 0.7 * PAYOFF[action] * jax.grad(
+                lambda x, a=action: jnp.log(chance(a, x))
+            )(logit)
+        return logit
+
+    def expected_return(logit):
+        total = 0.0
+        for tosses in itertools.product((0, 1), repeat=num_steps):
+            probability, policy = 1.0, logit
+            for action in tosses:
+                probability, policy = (
+                    probability * chance(action, policy),
+                    adapted(policy, [action]),
+                )
+            after = sum(chance(action, policy) * PAYOFF[action] for action in (0, 1))
+            total = total + probability * after
+        return total
+
+    found = dict.fromkeys(("paper", "emaml"), 0.0)
+    for tosses in itertools.product((0, 1), repeat=num_steps):
+        logits = [adapted(logit, tosses[:s]) for s in range(num_steps + 1)]
+        batches = [toss(action, at) for action, at in zip(tosses, logits, strict=False)]
+        support = PerStep(jax.tree.map(lambda *x: jnp.stack(x), *batches))
+        probability = np.prod([chance(a, at) for a, at in zip(tosses, logits, strict=False)])
+        for action in (0, 1):
+            task = Task(support, toss(action, logits[-1]))
+            weight = probability * chance(action, logits[-1])
+            for name, learner in (("paper", paper), ("emaml", emaml)):
+                found[name] -= weight * jax.grad(learner.objective)(logit, task, KEY)
+    exact = jax.grad(expected_return)(logit)
+    assert found["emaml"] == pytest.approx(float(exact), rel=1e-9)
+    assert abs(found["paper"] - exact) > 0.005
+
+
+def test_going_over_the_same_tasks_improves_on_one_step(recorded_of):
+    learner, params, found = recorded_of(outer_loss=clipped_ratio(0.2), episodes=10, horizon=10)
+    state = init_state(params, optax.adam(0.01))
+    losses_after = []
+    for epochs in (1, 8):
+        step = jax.jit(rl.ppo_step(learner, optax.adam(0.01), epochs=epochs))
+        after, metrics = step(state, found, KEY)
+        assert after.step == 1
+        assert "return_before" in metrics.info
+        losses_after.append(learner.meta_gradient(after.meta_params, found, KEY)[1].loss)
+    assert losses_after[1] < losses_after[0] < 0
+    with pytest.raises(ValueError, match="epochs must be an integer of at least 1"):
+        rl.ppo_step(learner, optax.adam(0.01), epochs=0)
 
 
 def test_a_negative_step_size_is_refused():

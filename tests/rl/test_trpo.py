@@ -54,7 +54,7 @@ def test_curvature_is_the_dense_fisher_matrix(recorded_of, options, task_chunk):
     learner, params, tasks = recorded_of(**options)
     params, tasks = double(params), double(tasks)
     expected = dense_fisher(learner, params, tasks)
-    arguments = rl.policy_arguments(learner, losses.likelihood_ratio, task_chunk=task_chunk)
+    arguments = rl.policy_arguments(learner, task_chunk=task_chunk)
     curvature = arguments(params, tasks, KEY)["curvature"]
     flat, unravel = ravel_pytree(params)
     products = jax.jit(jax.vmap(lambda v: ravel_pytree(curvature(unravel(v)))[0]))(
@@ -71,8 +71,8 @@ def test_a_subsample_of_episodes_gives_the_curvature_of_those_episodes(recorded_
         support=jax.tree.map(lambda x: x[:, :, :2], tasks.support),
         query=jax.tree.map(lambda x: x[:, :2], tasks.query),
     )
-    part = rl.policy_arguments(learner, losses.likelihood_ratio, curvature_episodes=2)
-    whole = rl.policy_arguments(learner, losses.likelihood_ratio)
+    part = rl.policy_arguments(learner, curvature_episodes=2)
+    whole = rl.policy_arguments(learner)
     found = part(params, tasks, KEY)["curvature"](params)
     expected = whole(params, few, KEY)["curvature"](params)
     other = whole(params, tasks, KEY)["curvature"](params)
@@ -84,7 +84,7 @@ def test_a_subsample_of_episodes_gives_the_curvature_of_those_episodes(recorded_
 @pytest.mark.usefixtures("quick_compilation")
 def test_trials_are_the_meta_loss_and_the_divergence(recorded_of, randomised):
     learner, params, tasks = recorded_of()
-    arguments = rl.policy_arguments(learner, losses.likelihood_ratio, task_chunk=2)
+    arguments = rl.policy_arguments(learner, task_chunk=2)
     trial = jax.jit(arguments(params, tasks, KEY)["trial"])
     assert trial(params)[1] == pytest.approx(0, abs=1e-6)
     moved = optax.tree.add_scale(params, 0.05, randomised(params))
@@ -202,7 +202,7 @@ def test_bad_values_are_refused(make, message):
 def test_tasks_that_were_not_recorded_are_refused(recorded_of):
     learner, params, tasks = recorded_of()
     plain = tasks._replace(support=tasks.query)
-    arguments = rl.policy_arguments(learner, losses.likelihood_ratio)
+    arguments = rl.policy_arguments(learner)
     with pytest.raises(TypeError, match=r"mamljax\.rl\.recorded"):
         arguments(params, plain, KEY)
 
@@ -218,9 +218,9 @@ def test_a_plain_meta_step_is_told_what_is_missing(recorded_of):
 @pytest.mark.parametrize("inner", [{"num_steps": 1}, {"num_steps": 0}], ids=["MAML", "joint"])
 def test_devices_share_the_tasks(recorded_of, inner, assert_close):
     mesh = sharding.task_mesh(jax.devices()[:2])
-    inner |= {"num_tasks": 4, "episodes": 10}
+    inner = {"num_tasks": 4, "episodes": 10, "task_chunk": 1} | inner
     learner, params, tasks = recorded_of(**inner)
-    options = {"outer_loss": losses.likelihood_ratio, "task_chunk": 1}
+    options = {"task_chunk": 1}
     tx = rl.trpo(damping=0.01)
     alone = rl.trpo_step(learner, tx, **options)
     shared, _, _ = recorded_of(mesh=mesh, **inner)
@@ -230,8 +230,5 @@ def test_devices_share_the_tasks(recorded_of, inner, assert_close):
     moved = [optax.tree.sub(s.meta_params, params) for s in (found, expected)]
     assert_close(*moved, 2e-2)  # ten conjugate gradients in float32
     assert optax.tree.norm(moved[1]) > 0
-    curvatures = [
-        rl.policy_arguments(learner, losses.likelihood_ratio, mesh=m)(params, tasks, KEY)
-        for m in (mesh, None)
-    ]
+    curvatures = [rl.policy_arguments(learner, mesh=m)(params, tasks, KEY) for m in (mesh, None)]
     assert_close(*(c["curvature"](params) for c in curvatures), 1e-5)
