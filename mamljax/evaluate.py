@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mamljax import checks
-from mamljax.sharding import share_tasks
+from mamljax.sharding import on_all_devices, share_tasks
 from mamljax.tasks.sampling import as_partial
 from mamljax.types import Array, Drawn, Learner, LossFn, Params, Sampler, Task
 
@@ -64,6 +64,7 @@ def evaluate(
     """
     checks.at_least("num_tasks", num_tasks, 1)
     chunk = checks.at_least("task_chunk", num_tasks if task_chunk is None else task_chunk, 1)
+    meta_params = on_all_devices(meta_params, mesh)  # training may have left them on others
     scores, losses = _jitted_curves(
         learner, as_partial(sampler), num_tasks, num_steps, metric, chunk, meta_params, key, mesh
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 TASK_AXIS = "task"
 SHARED, SPLIT = PartitionSpec(), PartitionSpec(TASK_AXIS)
@@ -23,6 +23,11 @@ def task_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A one-dimensional mesh over which `backprop` splits the tasks (default: all devices)."""
     found = np.asarray(jax.devices() if devices is None else devices)
     return Mesh(found, (TASK_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def on_all_devices(tree: Any, mesh: Mesh | None) -> Any:
+    """Copy arrays to every device of the mesh, wherever they are; without one leave them there."""
+    return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, SHARED))
 
 
 def share_tasks(

@@ -1,0 +1,132 @@
+"""The meta-reinforcement-learning experiments from config to report, small."""
+
+import json
+
+import numpy as np
+import pytest
+
+from configs import locomotion as locomotion_config
+from configs import navigation as navigation_config
+from experiments import locomotion, meta_rl, navigation
+from mamljax import metrics, rl
+from mamljax.evaluate import summarise
+
+
+def small(config, methods):
+    config.methods = methods
+    config.env.horizon = 4
+    config.model.hidden = (4,)
+    config.train.num_iterations = 2
+    config.train.meta_batch = 2
+    config.train.episodes = 3
+    config.train.curvature_episodes = 2
+    config.train.cg_iterations = 3
+    config.log.chunk = 1
+    config.log.checkpoint_every = 1
+    config.validate.num_tasks = 2
+    config.evaluate.num_tasks = 3
+    config.evaluate.episodes = 3
+    config.evaluate.num_inner_steps = 2
+    config.tune.num_tasks = 2
+    config.tune.candidates = (0.1, 0.5)
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A small run of navigation: its work directory and its report."""
+    workdir = tmp_path_factory.mktemp("navigation")
+    config = small(navigation_config.get_config(), "maml,random,oracle")
+    return workdir, navigation.run(config, workdir)
+
+
+def test_the_report_has_every_method_beside_the_paper(finished):
+    workdir, report = finished
+    assert report == json.loads((workdir / "report.json").read_text()) | {
+        "results": report["results"],
+        "details": report["details"],
+        "train": report["train"],
+        "config": report["config"],
+    }
+    rows = {row["method"]: row for row in report["results"]}
+    assert list(rows) == ["maml", "random", "oracle"]
+    assert rows["maml"]["steps"] == [0, 1, 2]
+    assert rows["oracle"]["steps"] == [0]
+    assert rows["maml"]["paper"]["mean"] == [-40.41, -11.68, -3.33, -3.23]
+    assert all(np.isfinite(row["mean"]).all() for row in rows.values())
+    assert all(row["metric"] == "return" and row["num_tasks"] == 3 for row in rows.values())
+    assert set(report["train"]) == {"maml", "oracle"}
+    assert report["train"]["maml"]["env_steps_per_second"] > 0
+    assert report["details"]["inner_lr"]["random"] in (0.1, 0.5)
+    assert report["details"]["inner_lr"]["maml"] == 0.5
+    assert set(report["details"]["oracle_gap_closed"]) == {"maml", "random"}
+
+
+def test_training_logs_returns_and_what_the_line_search_did(finished):
+    workdir, _ = finished
+    records = metrics.read(workdir / metrics.FILE)
+    trained = [r for r in records if r["run"] == "maml" and "return_after" in r]
+    assert [r["step"] for r in trained] == [1, 2]
+    for record in trained:
+        assert record["kl"] <= 0.01
+        assert (record["step_size"] > 0) == (record["reason"] == 0)
+        assert record["return_before"] < 0
+    scored = [r for r in records if r["run"] == "maml" and "validation_step_1" in r]
+    assert [r["step"] for r in scored] == [1, 2]
+
+
+def test_figures_are_drawn(finished):
+    names = {path.name for path in (finished[0] / "figures").iterdir()}
+    assert {"returns.png", "paths.png", "training_maml.png", "training_oracle.png"} <= names
+
+
+def test_a_finished_run_is_only_tested_again(finished):
+    workdir, report = finished
+    before = (workdir / "metrics.jsonl").read_text()
+    config = small(navigation_config.get_config(), "maml,random,oracle")
+    again = navigation.run(config, workdir)
+    assert [r["mean"] for r in again["results"]] == [r["mean"] for r in report["results"]]
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": "maml,orcale"}, "Did you mean 'oracle'"),
+        ({"train.inner_loss": "dise"}, "config.train.inner_loss must be one of .*'dice'"),
+        ({"env.reward": "speed"}, "reward must be one of"),
+        ({"model.init_std": -1.0}, "0 < min_std <= init_std"),
+    ],
+)
+def test_bad_values_end_with_one_line(tmp_path, change, message):
+    config = small(navigation_config.get_config(), "maml")
+    config.update_from_flattened_dict(change)
+    with pytest.raises(SystemExit, match=message):
+        navigation.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_gap_is_measured_from_each_methods_own_start():
+    scores = {
+        name: summarise(np.array([values]), np.zeros((1, len(values))))
+        for name, values in {"maml": [-40.0, -11.5, -2.0], "oracle": [-2.0]}.items()
+    }
+    assert meta_rl.gap_closed(scores) == {"maml": [0.75, 1.0]}
+    assert meta_rl.gap_closed({"maml": scores["maml"]}) == {}
+
+
+@pytest.mark.parametrize("variant", locomotion_config.VARIANTS)
+def test_every_variant_names_a_family(variant):
+    config = locomotion_config.get_config(variant)
+    assert config.env.name in rl.LOCOMOTION
+    assert config.env.horizon == 200
+
+
+@pytest.mark.slow
+def test_locomotion_from_config_to_film(tmp_path):
+    config = small(locomotion_config.get_config("ant_direction"), "maml,oracle")
+    report = locomotion.run(config, tmp_path)
+    assert np.isfinite(report["results"][0]["mean"]).all()
+    page = (tmp_path / "figures" / "maml.html").read_text()
+    assert "after 0 gradient steps" in page
+    assert "after 1 gradient step<" in page
