@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -25,6 +26,21 @@ def test_the_core_line_is_what_the_readme_shows():
     grads, metrics = scope["gradient"], scope["metrics"]
     assert metrics.loss == pytest.approx(float(np.mean(metrics.task_losses)), rel=1e-5)
     assert set(grads) == {"Dense_0", "Dense_1"}
+
+
+def test_policies_train_and_evaluate():
+    scope = {}
+    exec(SNIPPETS["policies"], scope)
+    assert scope["report"].mean.shape == (4,)
+    assert int(scope["state"].step) == 5
+
+
+def test_a_robot_of_ones_own_is_a_family_of_tasks():
+    scope = {}
+    exec(SNIPPETS["own_robot"], scope)
+    env = scope["env"]
+    assert (env.observation_size, env.action_size) == (4, 1)
+    assert -1 <= env.sample_task(jax.random.key(0)).position <= 1
 
 
 def test_episodes_train_and_evaluate():
