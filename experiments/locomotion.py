@@ -22,8 +22,13 @@ from mamljax import rl
 def run(config: Config, workdir: Path) -> dict[str, Any]:
     """Run the experiment into `workdir`, or finish it there; returns the report."""
     with settings.refusing_bad_values():
-        env = rl.locomotion(config.env.name, backend=config.env.backend)
+        env = build(config)
     return meta_rl.run(config, workdir, env, draw)
+
+
+def build(config: Config) -> rl.Env:
+    """The environment of the config."""
+    return rl.locomotion(config.env.name, backend=config.env.backend)
 
 
 def draw(figures: Path, trained: meta_rl.Trained) -> None:

@@ -26,7 +26,7 @@ from mamljax.progress import progress
 from mamljax.rl import losses
 from mamljax.rl.losses import mean_return
 from mamljax.sharding import largest_task_mesh
-from mamljax.types import Learner, Model, Params, Sampler
+from mamljax.types import Learner, Model, Params, Sampler, StepFn
 
 METHODS = ("maml", "pretrain", "random", "oracle", "context")
 LOSSES = {
@@ -193,13 +193,7 @@ def train_all(
                 config.validate.num_tasks,
                 config.train.num_inner_steps if method.adapts else 0,  # what training aims at
             ),
-            step_fn=rl.trpo_step(
-                learner,
-                tx,
-                curvature_episodes=config.train.curvature_episodes or None,
-                task_chunk=config.train.task_chunk or None,
-                mesh=mesh,
-            ),
+            step_fn=step_of(config, learner, tx),
             example=example,
             mesh=mesh,
         )
@@ -208,6 +202,17 @@ def train_all(
         params[name], info[name] = found.meta_params, found.train
         info[name]["env_steps_per_second"] = steps * found.train["iterations_per_second"]
     return params, info
+
+
+def step_of(config: Config, learner: Learner, tx: optax.GradientTransformation) -> StepFn:
+    """The meta-step of the config."""
+    return rl.trpo_step(
+        learner,
+        tx,
+        curvature_episodes=config.train.curvature_episodes or None,
+        task_chunk=config.train.task_chunk or None,
+        mesh=largest_task_mesh(config.train.meta_batch),
+    )
 
 
 def sampler(config: Config, method: Method, learner: Learner, episodes: int) -> Sampler:

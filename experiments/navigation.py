@@ -21,8 +21,13 @@ from mamljax import plots, rl
 def run(config: Config, workdir: Path) -> dict[str, Any]:
     """Run the experiment into `workdir`, or finish it there; returns the report."""
     with settings.refusing_bad_values():
-        env = rl.navigation(reward=config.env.reward, reach=config.env.reach)
+        env = build(config)
     return meta_rl.run(config, workdir, env, draw)
+
+
+def build(config: Config) -> rl.Env:
+    """The environment of the config."""
+    return rl.navigation(reward=config.env.reward, reach=config.env.reach)
 
 
 def draw(figures: Path, trained: meta_rl.Trained) -> None:

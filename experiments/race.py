@@ -32,7 +32,8 @@ class Contestant(NamedTuple):
     variant: such as ``1 thread``; of the variants of one name the fastest is what is compared.
     unit: `run` is called for whole multiples of this many meta-iterations.
     compiles: each run compiles anew, so that a measurement had better be a single one.
-    check: the meta-loss and the meta-gradient from the agreed weights on the agreed batch.
+    check: the meta-loss and the meta-gradient from the agreed weights on the agreed batch; None
+      for what is only measured.
     run: do this many meta-iterations, all work finished on return. Returns the seconds that went
       into compiling, which the measuring loop takes off.
     temporary_megabytes: what the meta-gradient needs beside its arguments, where that is known.
@@ -42,7 +43,7 @@ class Contestant(NamedTuple):
     variant: str
     unit: int
     compiles: bool
-    check: Callable[[], Evaluation]
+    check: Callable[[], Evaluation] | None
     run: Callable[[int], float]
     temporary_megabytes: float | None = None
 
@@ -72,10 +73,10 @@ def require_same(contestants: Sequence[Contestant]) -> list[dict[str, Any]]:
     Raises:
       DisagreementError: for a loss or a gradient beyond the tolerances above.
     """
-    expected = contestants[0].check()
+    checked = [(contestant, contestant.check()) for contestant in contestants if contestant.check]
+    expected = checked[0][1]
     records = []
-    for contestant in contestants[1:]:
-        found = contestant.check()
+    for contestant, found in checked[1:]:
         who = f"{contestant.name}, {contestant.variant}"
         if found.gradient.keys() != expected.gradient.keys():
             raise DisagreementError(f"{who}: its gradient has leaves {sorted(found.gradient)}")

@@ -2,12 +2,13 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from configs import locomotion as locomotion_config
 from configs import navigation as navigation_config
-from experiments import locomotion, meta_rl, navigation
+from experiments import locomotion, meta_rl, meta_rl_speed, navigation
 from mamljax import metrics, rl
 from mamljax.evaluate import summarise
 
@@ -130,3 +131,25 @@ def test_locomotion_from_config_to_film(tmp_path):
     page = (tmp_path / "figures" / "maml.html").read_text()
     assert "after 0 gradient steps" in page
     assert "after 1 gradient step<" in page
+
+
+def test_every_part_of_a_meta_iteration_can_be_timed():
+    config = small(navigation_config.get_config(), "maml")
+    found = meta_rl_speed.parts(config, rl.navigation())
+    shapes = {name: jax.eval_shape(part, jax.random.key(0)) for name, part in found.items()}
+    assert shapes["random actions"].rewards.shape == (2, 3, 4)
+    assert shapes["sampling"].support.data.targets.rewards.shape == (2, 1, 3, 4)
+    assert shapes["meta-iteration"].keys() == shapes["meta-gradient"].keys()
+
+
+def test_the_parts_add_up_to_a_meta_iteration():
+    config = small(navigation_config.get_config(), "maml")
+    names = ("random actions", "rollouts", "rollouts and advantages", "sampling")
+    seconds = dict(zip(names, (0.5, 1.0, 1.5, 3.5), strict=True))
+    seconds |= {"meta-gradient": 2.0, "trust-region step": 6.0, "meta-iteration": 9.5}
+    found = meta_rl_speed.breakdown(config, seconds)
+    total = found["seconds"].pop("meta-iteration")
+    assert sum(found["seconds"].values()) == total
+    assert found["seconds"]["adaptation"] == 0.5
+    rates = found["env_steps_per_second"]
+    assert rates == {"random actions": 48, "rollouts": 24, "training": pytest.approx(48 / 9.5)}
