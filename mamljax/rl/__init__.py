@@ -8,9 +8,9 @@ from mamljax.rl import losses
 from mamljax.rl.brax_env import brax_environment, from_brax
 from mamljax.rl.env import Env, EnvState, reveal_task
 from mamljax.rl.learner import maml, ppo_step, trpo_step
-from mamljax.rl.locomotion import LOCOMOTION, locomotion, robot
 from mamljax.rl.navigation import navigation
 from mamljax.rl.objective import credit_for_data
+from mamljax.rl.robots import LOCOMOTION, locomotion, robot
 from mamljax.rl.rollout import Trajectories, episode, rollout
 from mamljax.rl.sampler import on_policy, recorded
 from mamljax.rl.trpo import backtrack, natural_gradient, policy_arguments, trpo, trust_region

@@ -44,7 +44,7 @@ def write_rollouts(
 
     Args:
       path: of the HTML file; replaced in one piece.
-      environment: the Brax environment that was rolled out, as `locomotion.robot` returns it.
+      environment: the Brax environment that was rolled out, as `robot` returns it.
       rollouts: by title, the states of one episode as `from_brax` makes them, leaves ``[H, ...]``,
         stacked as `lax.scan` does. What follows the end of an episode is left out.
       title: of the page.

@@ -13,7 +13,7 @@ import pytest
 from mamljax.rl import viewer
 from mamljax.rl.brax_env import quietly
 from mamljax.rl.env import EnvState
-from mamljax.rl.locomotion import robot
+from mamljax.rl.robots import robot
 
 LINKS, STEPS = 9, 6
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mamljax.rl import brax_env, locomotion
+from mamljax.rl import brax_env, robots
 from mamljax.rl.brax_env import brax_environment, from_brax, quietly
 
 TASKS, EPISODES, STEPS = 2, 3, 5
@@ -66,7 +66,7 @@ def run(env):
 
 @functools.cache
 def run_of(robot):
-    return run(locomotion.locomotion(ROBOTS[robot]))
+    return run(robots.locomotion(ROBOTS[robot]))
 
 
 def replay(before, after):
@@ -83,8 +83,8 @@ def recorded_step(robot, name, monkeypatch):
 
     def step(task, action, change=lambda state: state):
         environment = replay(before, change(after))
-        monkeypatch.setattr(locomotion, "brax_environment", lambda *args, **options: environment)
-        env = locomotion.locomotion(name)
+        monkeypatch.setattr(robots, "brax_environment", lambda *args, **options: environment)
+        env = robots.locomotion(name)
         return env.step(task, env.reset(task, jax.random.key(0)), action)
 
     return step, before.pipeline_state.x.pos[0], after.pipeline_state.x.pos[0]
@@ -125,10 +125,10 @@ def test_rewards_follow_from_the_motion(robot):
     assert not states.done.any()
 
 
-@pytest.mark.parametrize("name", locomotion.LOCOMOTION)
+@pytest.mark.parametrize("name", robots.LOCOMOTION)
 def test_every_family_rewards_by_its_formula(name, monkeypatch):
     step, before, after = recorded_step(name.split("_")[0], name, monkeypatch)
-    sample_task = locomotion.FAMILIES[name].sample_task
+    sample_task = robots.FAMILIES[name].sample_task
     action = np.linspace(-3, 1, 8 if name.startswith("ant") else 6)
     for seed in range(3):
         task = sample_task(jax.random.key(seed))
@@ -136,10 +136,10 @@ def test_every_family_rewards_by_its_formula(name, monkeypatch):
         np.testing.assert_allclose(step(task, action).reward, expected, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", locomotion.LOCOMOTION)
+@pytest.mark.parametrize("name", robots.LOCOMOTION)
 def test_task_distributions(name):
     keys = jax.random.split(jax.random.key(0), 2000)
-    tasks = jax.vmap(locomotion.FAMILIES[name].sample_task)(keys)
+    tasks = jax.vmap(robots.FAMILIES[name].sample_task)(keys)
     (values,) = jax.tree.leaves(tasks)
     assert values.dtype == jnp.float32
     if name.endswith("direction"):
@@ -153,9 +153,9 @@ def test_task_distributions(name):
     np.testing.assert_allclose(values.std(), (high - low) / 12**0.5, atol=0.1)
 
 
-@pytest.mark.parametrize("name", locomotion.LOCOMOTION)
+@pytest.mark.parametrize("name", robots.LOCOMOTION)
 def test_sizes(name):
-    env = locomotion.locomotion(name)
+    env = robots.locomotion(name)
     assert (env.observation_size, env.action_size) == SIZES[name]
 
 
@@ -170,7 +170,7 @@ def test_ant_ends_where_its_torso_leaves_the_allowed_heights(height, ends, monke
         x = pipeline.x.replace(pos=pipeline.x.pos.at[0, 2].set(height))
         return state.replace(pipeline_state=pipeline.replace(x=x))
 
-    end = step(locomotion.Direction(jnp.ones(())), jnp.zeros(8), lift)
+    end = step(robots.Direction(jnp.ones(())), jnp.zeros(8), lift)
     assert end.done.dtype == bool
     assert bool(end.done) == ends
 
@@ -305,9 +305,9 @@ def test_an_observation_must_be_one_vector():
 
 def test_unknown_names_are_refused_with_a_hint():
     with pytest.raises(ValueError, match=r"name must be one of .* Did you mean 'ant_goal'"):
-        locomotion.locomotion("ant_gaol")
+        robots.locomotion("ant_gaol")
     with pytest.raises(ValueError, match=r"backend must be one of .* Did you mean 'spring'"):
-        locomotion.locomotion("ant_goal", backend="sprnig")
+        robots.locomotion("ant_goal", backend="sprnig")
     with pytest.raises(ValueError, match=r"name must be one of .* Did you mean 'halfcheetah'"):
         brax_environment("half_cheetah")
 
@@ -331,6 +331,6 @@ def test_only_standing_messages_are_silenced(capfd, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["generalized", "mjx", "positional"])
 def test_other_backends_roll_out(backend):
-    rolled = run(locomotion.locomotion("ant_velocity", backend=backend))
+    rolled = run(robots.locomotion("ant_velocity", backend=backend))
     assert np.isfinite(rolled.states.observation).all()
     assert np.isfinite(rolled.states.reward).all()
