@@ -82,14 +82,17 @@ def randomised():
     return draw
 
 
-@pytest.fixture
-def quick_compilation():
+def without_optimisations():
     """Without most of its optimisations XLA compiles in half the time what runs only once."""
     name = "jax_disable_most_optimizations"
     before = jax.config.values[name]
     jax.config.update(name, True)
     yield
     jax.config.update(name, before)
+
+
+quick_compilation = pytest.fixture(without_optimisations)
+quick_compilation_of_module = pytest.fixture(without_optimisations, scope="module")
 
 
 @pytest.fixture

@@ -221,7 +221,7 @@ def test_devices_share_the_tasks(recorded_of, inner, assert_close):
     inner = {"num_tasks": 4, "episodes": 10, "task_chunk": 1} | inner
     learner, params, tasks = recorded_of(**inner)
     options = {"task_chunk": 1}
-    tx = rl.trpo(damping=0.01)
+    tx = rl.trpo(damping=0.1)
     alone = rl.trpo_step(learner, tx, **options)
     shared, _, _ = recorded_of(mesh=mesh, **inner)
     together = rl.trpo_step(shared, tx, mesh=mesh, **options)
