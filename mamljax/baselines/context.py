@@ -40,8 +40,9 @@ def with_context(model: Model, shape: tuple[int, ...]) -> Model:
 
     Args:
       model: takes inputs with that many more features or channels.
-      shape: of z: ``(5,)`` for five more features of inputs ``[K, D]``, ``(H, W, 3)`` for three
-        more channels of images ``[K, H, W, C]``. An axis of length 1 is repeated.
+      shape: of z: ``(5,)`` for five more features of inputs ``[K, D]`` or ``[E, H, D]``,
+        ``(H, W, 3)`` for three more channels of images ``[K, H, W, C]``. An axis of length 1 is
+        repeated.
 
     Raises:
       ValueError: for an empty shape, or one that does not fit the inputs.

@@ -83,7 +83,7 @@ def test_batch_normalisation_erases_what_all_examples_and_positions_share():
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((5,), r"shape \(5,\) does not fit inputs of shape \(4, 6, 6, 1\)"),
+        ((4, 6, 6, 2), r"shape \(4, 6, 6, 2\) does not fit inputs of shape \(4, 6, 6, 1\)"),
         ((6, 5, 3), "does not fit"),
         ((6, 6, 0), "shape must be an integer of at least 1"),
         ((), "empty tuple"),
