@@ -45,6 +45,8 @@ def table(reports: Sequence[dict[str, Any]]) -> str:
 
 
 def _cell(rows: Sequence[dict[str, Any]], step: int) -> str:
+    if step not in rows[0]["steps"]:  # such as the oracle, which takes none
+        return ""
     # A mean that is infinite or NaN because tasks diverged is null in the report.
     values = [np.nan if row["mean"][step] is None else row["mean"][step] for row in rows]
     text = f"{np.mean(values):.3g}"

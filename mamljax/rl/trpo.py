@@ -48,9 +48,15 @@ class Backtracked(NamedTuple):
 
 
 def trpo(
-    max_kl: float = 0.01, *, cg_iterations: int = 10, damping: float = 1e-5, max_trials: int = 15
+    max_kl: float = 0.01, *, cg_iterations: int = 10, damping: float = 1e-2, max_trials: int = 15
 ) -> optax.GradientTransformationExtraArgs:
-    """Natural gradient, scaled to the trust region, then backtracked: the paper's outer update."""
+    """Natural gradient, scaled to the trust region, then backtracked: the paper's outer update.
+
+    Args:
+      max_kl: see `trust_region`.
+      cg_iterations, damping: see `natural_gradient`.
+      max_trials: see `backtrack`.
+    """
     return optax.chain(
         natural_gradient(cg_iterations, damping),
         trust_region(max_kl),
@@ -59,13 +65,15 @@ def trpo(
 
 
 def natural_gradient(
-    iterations: int = 10, damping: float = 1e-5
+    iterations: int = 10, damping: float = 1e-2
 ) -> optax.GradientTransformationExtraArgs:
     """The gradient divided by the Fisher matrix, approximately: conjugate gradients.
 
     Args:
       iterations: products with the matrix, at most.
-      damping: added to its diagonal.
+      damping: added to its diagonal. The divergence of adapted policies hardly restrains
+        directions that change the policy before adaptation alone; too little damping lets it run
+        away along them.
     """
     checks.at_least("iterations", iterations, 1)
     checks.step_size("damping", damping)

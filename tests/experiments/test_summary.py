@@ -32,3 +32,11 @@ def test_a_mean_lost_to_divergence_is_not_averaged_away():
 def test_what_does_not_belong_together_is_refused(other):
     with pytest.raises(ValueError, match="one report per seed"):
         summary.table([report(0, 3.0, 0.5), other])
+
+
+def test_a_method_that_takes_no_steps_leaves_the_others_columns_empty():
+    oracle = {"method": "oracle", "steps": [0], "mean": [-2.0], "paper": None}
+    first = report(0, -40.0, -11.0)
+    first["results"].append(first["results"][0] | oracle)
+    text = summary.table([first])
+    assert "| oracle | 5-shot | -2 |  | 0/600 |" in text
