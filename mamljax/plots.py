@@ -128,11 +128,20 @@ def paths(
 
 
 def training_curves(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Meta-loss and validation scores over training, from the records of `metrics.read`."""
+    """The meta-loss and validation scores over training, from the records of `metrics.read`.
+
+    Policies have no loss worth drawing (a surrogate is 0 where it is differentiated): their returns
+    in training are drawn instead.
+    """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _over_training(left, records, ["loss"])
-    left.set(ylabel="meta-loss", ylim=(0, None))
+    returns = sorted({name for record in records for name in record if name.startswith("return")})
+    _over_training(left, records, returns or ["loss"])
+    if returns:
+        left.set(ylabel="return in training")
+        left.legend(fontsize=8)
+    else:
+        left.set(ylabel="meta-loss", ylim=(0, None))
     names = sorted({name for record in records for name in record if "_step_" in name})
     names.sort(key=lambda name: int(name.rpartition("_")[2]))
     _over_training(right, records, names)

@@ -47,3 +47,17 @@ def test_training_curves_show_the_loss_and_every_validation_step(tmp_path):
     plots.training_curves(tmp_path / "both.png", [*loss, *scores, {"step": 4, "loss": None}])
     alone, both = (image.imread(tmp_path / f"{name}.png") for name in ("loss", "both"))
     assert np.abs(alone - both).max() > 0.1
+    policy = [record | {"return_after": -record["step"]} for record in loss]
+    plots.training_curves(tmp_path / "returns.png", policy)
+    assert np.abs(image.imread(tmp_path / "returns.png") - alone).max() > 0.1
+
+
+def test_paths_show_every_episode_and_the_goal(tmp_path):
+    walk = np.cumsum(np.full((2, 5, 2), 0.1), axis=1)
+    panels = {"maml": {"0 steps": walk, "1 step": -walk}, "random": {"0 steps": walk}}
+    plots.paths(tmp_path / "near.png", panels, np.zeros(2), title="t")
+    plots.paths(tmp_path / "far.png", panels, np.full(2, 0.4), title="t")
+    near, far = (image.imread(tmp_path / f"{name}.png") for name in ("near", "far"))
+    assert near.shape[1] > near.shape[0]
+    assert near.shape == far.shape
+    assert np.abs(near - far).max() > 0.1
