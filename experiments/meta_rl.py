@@ -43,16 +43,6 @@ PAPER = {  # appendix C.2: mean return after 0, 1, 2 and 3 steps
 }
 
 
-class Trained(NamedTuple):
-    """What figures are drawn from: everything by method, and a key of their own."""
-
-    config: Config
-    methods: "dict[str, Method]"
-    params: dict[str, Params]
-    inner_lr: dict[str, float]
-    key: jax.Array
-
-
 class Method(NamedTuple):
     """How one of `METHODS` is trained and tested.
 
@@ -72,6 +62,16 @@ class Method(NamedTuple):
     adapts: bool
     tuned: bool
     steps: int
+
+
+class Trained(NamedTuple):
+    """What figures are drawn from: everything by method, and a key of their own."""
+
+    config: Config
+    methods: dict[str, Method]
+    params: dict[str, Params]
+    inner_lr: dict[str, float]
+    key: jax.Array
 
 
 def run(
