@@ -37,9 +37,9 @@ def base(name: str) -> Any:
     config.train.gae_lambda = 1.0
     config.train.max_kl = 0.01
     config.train.cg_iterations = 10
-    # The authors have 1e-5, and products by finite differences, which blur the matrix. The exact
-    # matrix hardly feels directions that change the policy before adaptation alone; with 1e-5 some
-    # seeds run away along them.
+    # The authors have 1e-5, with products by finite differences. The exact matrix hardly feels
+    # directions that change the policy before adaptation alone; with 1e-5 some seeds run away along
+    # them.
     config.train.damping = 1e-2
     # Episodes of each support and query set over which the Fisher matrix is taken, 0 for all. The
     # gradient and the line search always use all.

@@ -16,6 +16,9 @@ def recorded_of():
         policy = models.gaussian_policy(env.action_size, hidden=(6,), init_std=0.5)
         learner = rl.maml(policy, **{"inner_lr": 0.3, **options})
         params = learner.init(jax.random.key(1), jnp.zeros((1, env.observation_size)))
+        # With biases of 0 every ReLU is at its kink at the origin, where episodes start.
+        noise = jax.random.key(2)
+        params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(noise, x.shape), params)
         drawn = rl.on_policy(env, learner.predict, episodes=episodes, horizon=horizon)
         sampler = rl.recorded(drawn, learner.adapt)
 
