@@ -3,7 +3,7 @@
     python -m experiments.navigation --config=configs/navigation.py --workdir=runs/navigation
 
 Variants, given after a colon (``configs/navigation.py:quick``):
-    paper    the default: the authors' settings, 100 iterations
+    paper    the default: the authors' settings but for the damping, 100 iterations
     quick    25 iterations and only MAML and pretraining, to see everything work
 
 Published mean returns over 40 tasks after 0 / 1 / 2 / 3 steps: MAML -40.4 / -11.7 / -3.3 / -3.2,

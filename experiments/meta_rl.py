@@ -169,11 +169,7 @@ def train_all(
             params[name] = jax.jit(method.policy.init)(keys["train"], example)
             continue
         learner = method.learner()
-        tx = rl.trpo(
-            config.train.max_kl,
-            cg_iterations=config.train.cg_iterations,
-            damping=config.train.damping,
-        )
+        tx = outer_optimizer(config)
         found = train(
             name,
             learner,
@@ -202,6 +198,15 @@ def train_all(
         params[name], info[name] = found.meta_params, found.train
         info[name]["env_steps_per_second"] = steps * found.train["iterations_per_second"]
     return params, info
+
+
+def outer_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:
+    """The trust region of the config."""
+    return rl.trpo(
+        config.train.max_kl,
+        cg_iterations=config.train.cg_iterations,
+        damping=config.train.damping,
+    )
 
 
 def step_of(config: Config, learner: Learner, tx: optax.GradientTransformation) -> StepFn:

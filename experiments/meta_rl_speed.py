@@ -33,7 +33,7 @@ ENVS = ("navigation", *rl.LOCOMOTION)
 def parts(config: Config, env: rl.Env) -> dict[str, Callable[[Any], Any]]:
     """Functions of a key, each doing more of a meta-iteration than the one before."""
     method = meta_rl.build(config, env, "maml")
-    learner, tx = method.learner(), rl.trpo(config.train.max_kl)
+    learner, tx = method.learner(), meta_rl.outer_optimizer(config)
     drawn = meta_rl.sampler(config, method, learner, config.train.episodes)
     recorded = rl.recorded(drawn, learner.adapt)
     mesh = largest_task_mesh(config.train.meta_batch)
