@@ -39,6 +39,7 @@ def get_config(variant: str = "cheetah_direction") -> ConfigDict:
     config.env.backend = "spring"  # or generalized, positional, mjx
     config.train.meta_batch = 40
     config.train.curvature_episodes = 2
+    config.train.rollout_chunk = config.evaluate.task_chunk = 5
     if variant == "ant_direction":
         config.train.episodes = config.evaluate.episodes = 40
     config.tune.candidates = (0.05, 0.1, 0.2, 0.5, 1.0)

@@ -44,6 +44,7 @@ def base(name: str) -> Any:
     # Episodes of each support and query set over which the Fisher matrix is taken, 0 for all. The
     # gradient and the line search always use all.
     config.train.curvature_episodes = 5
+    config.train.rollout_chunk = 0  # tasks that are simulated at a time on a device, 0 for all
     config.train.task_chunk = 1  # tasks that are differentiated at a time, 0 for all
 
     config.log = ConfigDict()

@@ -191,6 +191,7 @@ def train_all(
             ),
             step_fn=step_of(config, learner, tx),
             example=example,
+            task_chunk=config.train.rollout_chunk or None,
             mesh=mesh,
         )
         rollouts = 1 + (config.train.num_inner_steps if method.adapts else 0)
@@ -236,7 +237,7 @@ def depends_on(config: Config) -> dict[str, Any]:
     """What trained parameters depend on: for how long and how fast is left to choose anew."""
     values = config.to_dict()
     fields = {name: values[name] for name in ("seed", "env", "model")}
-    free = ("num_iterations", "task_chunk")
+    free = ("num_iterations", "task_chunk", "rollout_chunk")
     fields["train"] = {name: x for name, x in values["train"].items() if name not in free}
     return fields
 

@@ -37,13 +37,15 @@ def parts(config: Config, env: rl.Env) -> dict[str, Callable[[Any], Any]]:
     drawn = meta_rl.sampler(config, method, learner, config.train.episodes)
     recorded = rl.recorded(drawn, learner.adapt)
     mesh = largest_task_mesh(config.train.meta_batch)
+    rollout_chunk = config.train.rollout_chunk or None
     step = meta_rl.step_of(config, learner, tx)
     params = learner.init(jax.random.key(0), jnp.zeros((1, env.observation_size)))
     state = init_state(params, tx)
 
     @jax.jit
     def tasks(key):
-        return sample_tasks(recorded, params, key, config.train.meta_batch, mesh=mesh)
+        sizes = {"num_tasks": config.train.meta_batch, "task_chunk": rollout_chunk, "mesh": mesh}
+        return sample_tasks(recorded, params, key, **sizes)
 
     def noise(params, observations):
         del params
@@ -59,7 +61,11 @@ def parts(config: Config, env: rl.Env) -> dict[str, Callable[[Any], Any]]:
 
         def run(key):
             keys = jax.random.split(key, config.train.meta_batch)
-            return share_tasks(lambda _, keys: jax.vmap(one)(keys), mesh, len(keys))((), keys)
+
+            def share(_, keys):
+                return jax.lax.map(one, keys, batch_size=rollout_chunk or len(keys))
+
+            return share_tasks(share, mesh, len(keys))((), keys)
 
         return run
 

@@ -42,6 +42,7 @@ def train(
     validate: Callable[[Params], Report] | None = None,
     step_fn: StepFn | None = None,
     example: PyTree = None,
+    task_chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> Run:
     """Meta-train `learner`, or go on where an earlier process stopped.
@@ -61,7 +62,7 @@ def train(
         the last inner step), and the best one is returned instead of the last.
       step_fn: one meta-update by `tx`; None takes the plain `meta_step`.
       example: inputs to initialise with; None takes those of the sampler.
-      mesh: devices that share the drawing of tasks.
+      task_chunk, mesh: of the drawing of tasks, see `sample_tasks`.
     """
     init_key, fit_key = jax.random.split(key)
     if example is None:
@@ -96,6 +97,7 @@ def train(
             num_steps=num_iterations,
             meta_batch=meta_batch,
             chunk=log.chunk,
+            task_chunk=task_chunk,
             mesh=mesh,
             hooks=[
                 show,

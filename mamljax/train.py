@@ -64,6 +64,7 @@ def fit(
     meta_batch: int,
     chunk: int = 100,
     hooks: Sequence[Hook] = (),
+    task_chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> TrainState:
     """Meta-train until `num_steps` meta-iterations are done in all.
@@ -80,7 +81,7 @@ def fit(
       meta_batch: tasks ``T`` per meta-iteration.
       chunk: meta-iterations per call of the compiled loop, between two rounds of hooks.
       hooks: called in order after every chunk, see `Hook`.
-      mesh: of the sampler, see `sample_tasks`; that of the gradient is the learner's.
+      task_chunk, mesh: of the sampler, see `sample_tasks`; those of the gradient are the learner's.
 
     Raises:
       NonFiniteError: when a loss or a parameter is no longer finite. No hook sees that chunk, so a
@@ -95,7 +96,8 @@ def fit(
     state = jax.tree.map(jnp.copy, state)  # the compiled loop takes over its argument's memory
     started = time.perf_counter()
     sampler = as_partial(sampler)
-    run = _compile_loop(step_fn, sampler, meta_batch, chunk, mesh, state, key)
+    draw = functools.partial(sample_tasks, num_tasks=meta_batch, task_chunk=task_chunk, mesh=mesh)
+    run = _compile_loop(step_fn, draw, chunk, state, sampler, key)
     compile_seconds = time.perf_counter() - started
     while done < num_steps:
         length = min(chunk, num_steps - done)
@@ -112,13 +114,13 @@ def fit(
     return state
 
 
-def _compile_loop(step_fn, sampler, meta_batch, chunk, mesh, state, key):
+def _compile_loop(step_fn, draw, chunk, state, sampler, key):
     """Compile ``(state, sampler, key, length) -> (state, metrics [chunk], finite)``."""
 
     def iteration(state, sampler, key):
         task_key, step_key = jax.random.split(key)
         task_key = jax.random.fold_in(task_key, state.step)
-        tasks = sample_tasks(sampler, state.meta_params, task_key, meta_batch, mesh=mesh)
+        tasks = draw(sampler, state.meta_params, task_key)
         return step_fn(state, tasks, jax.random.fold_in(step_key, state.step))
 
     def run(state, sampler, key, length):

@@ -15,6 +15,7 @@ def sample_tasks(
     key: jax.Array,
     num_tasks: int,
     *,
+    task_chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> Task:
     """Draw `num_tasks` independent tasks; the leaves of the result lead with the axis ``T``.
@@ -24,14 +25,19 @@ def sample_tasks(
       meta_params: of the learner.
       key: each task draws from one of its own.
       num_tasks: ``T``.
+      task_chunk: draw this many tasks at a time, on each device. Simulators run faster while their
+        state fits into the processor's cache. None draws all at once.
       mesh: let each device draw its share, see `sharding.task_mesh`. Worth it where drawing is
         work, as simulation is.
     """
     checks.at_least("num_tasks", num_tasks, 1)
+    chunk = checks.at_least("task_chunk", num_tasks if task_chunk is None else task_chunk, 1)
 
     def draw(shared, keys):
         sampler, meta_params = shared
-        return jax.vmap(sampler, in_axes=(None, 0))(meta_params, keys)
+        return jax.lax.map(
+            lambda key: sampler(meta_params, key), keys, batch_size=min(chunk, len(keys))
+        )
 
     keys = jax.random.split(key, num_tasks)
     tasks = share_tasks(draw, mesh, num_tasks)((as_partial(sampler), meta_params), keys)
