@@ -176,8 +176,9 @@ def policy_arguments(
 
     Args:
       learner: what is trained.
-      curvature_episodes: take the Fisher matrix over this many episodes of each support and query
-        set; None takes all. The gradient and the trials are always those of all episodes.
+      curvature_episodes: take the Fisher matrix at the states of this many query episodes of each
+        task; None takes all. The adaptation always sees all support episodes: from fewer it would
+        be noisier, the matrix larger, and the steps too short.
       task_chunk: linearise this many tasks at a time; None takes all at once.
       mesh: split the tasks over the devices of a mesh, see `sharding.task_mesh`.
     """
@@ -198,8 +199,10 @@ def policy_arguments(
         return share_tasks(share, mesh, len(keys))(meta_params, (tasks, keys))
 
     def arguments(meta_params, tasks, key):
+        _check_recorded(tasks)
         keys = jax.random.split(key, checks.leading_axis("tasks", tasks))
-        few = jax.vmap(lambda task: _first_episodes(task, curvature_episodes))(tasks)
+        query = jax.tree.map(lambda x: x[:, :curvature_episodes], tasks.query)
+        few = tasks._replace(query=query)
 
         def policies(meta_params):
             return over_tasks(adapted_policy, meta_params, few, keys)
@@ -229,14 +232,12 @@ def policy_arguments(
     return arguments
 
 
-def _first_episodes(task: Task, number: int | None) -> Task:
-    if not isinstance(task.support, PerStep):
+def _check_recorded(tasks: Task) -> None:
+    if not isinstance(tasks.support, PerStep):
         raise TypeError(
             "policy_arguments needs tasks that were recorded, with a PerStep support set; got "
-            f"{type(task.support).__name__}. Make them with mamljax.rl.recorded(sampler, adapt)."
+            f"{type(tasks.support).__name__}. Make them with mamljax.rl.recorded(sampler, adapt)."
         )
-    support = jax.tree.map(lambda x: x[:, :number], task.support)
-    return Task(support, jax.tree.map(lambda x: x[:number], task.query))
 
 
 def _required(name: str, value: Any) -> Any:
