@@ -19,7 +19,6 @@ from experiments.settings import Config
 from experiments.training import train
 from mamljax import checks, evaluate, models, report, rl
 from mamljax.baselines import tune_inner_lr
-from mamljax.baselines.context import with_context
 from mamljax.evaluate import Report
 from mamljax.partition import by_path
 from mamljax.progress import progress
@@ -127,7 +126,7 @@ def build(config: Config, env: rl.Env, name: str) -> Method:
         "mesh": largest_task_mesh(config.train.meta_batch),
     }
     if name == "context":
-        policy = with_context(policy, (config.model.context_size,))
+        policy = models.with_context(policy, (config.model.context_size,))
         options["partition"] = by_path("^context$")
     adapts = name in ("maml", "context")
 

@@ -24,7 +24,7 @@ from experiments.race import Contestant, Suite, matmul_gflops, measure
 from experiments.settings import Config
 from mamljax import files, init_state, models, report, rl
 from mamljax.rl.sampler import experience
-from mamljax.sharding import largest_task_mesh, share_tasks
+from mamljax.sharding import largest_task_mesh, map_in_chunks, share_tasks
 from mamljax.tasks import sample_tasks
 
 ENVS = ("navigation", *rl.LOCOMOTION)
@@ -63,7 +63,7 @@ def parts(config: Config, env: rl.Env) -> dict[str, Callable[[Any], Any]]:
             keys = jax.random.split(key, config.train.meta_batch)
 
             def share(_, keys):
-                return jax.lax.map(one, keys, batch_size=rollout_chunk or len(keys))
+                return map_in_chunks(one, keys, rollout_chunk or len(keys))
 
             return share_tasks(share, mesh, len(keys))((), keys)
 

@@ -22,6 +22,12 @@ def step_size(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a finite number >= 0; got {value!r}.")
 
 
+def positive(name: str, value: Any) -> None:
+    """Refuse a concrete number that is not finite and greater than 0 (tracers pass)."""
+    if isinstance(value, (int, float)) and not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be a finite number > 0; got {value!r}.")
+
+
 def is_function(name: str, value: Any, signature: str) -> None:
     """Refuse what cannot be called, naming the expected signature."""
     if not isinstance(value, Callable):

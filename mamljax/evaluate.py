@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mamljax import checks
-from mamljax.sharding import on_all_devices, share_tasks
+from mamljax.sharding import map_in_chunks, on_all_devices, share_tasks
 from mamljax.tasks.sampling import as_partial
 from mamljax.types import Array, Drawn, Learner, LossFn, Params, Sampler, Task
 
@@ -98,7 +98,7 @@ def query_curves(
                 learner, meta_params, task, adapt_key, num_steps=num_steps, metric=metric
             )
 
-        return jax.lax.map(one_task, keys, batch_size=min(chunk, len(keys[0])))
+        return map_in_chunks(one_task, keys, chunk)
 
     keys = jax.random.split(task_key, num_tasks), jax.random.split(adapt_key, num_tasks)
     return share_tasks(curves, mesh, num_tasks)((as_partial(sampler), meta_params), keys)

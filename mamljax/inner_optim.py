@@ -1,12 +1,19 @@
 """Optimizers for the inner loop, through which the meta-gradient is differentiated.
 
 Any `optax.GradientTransformation` can be an inner optimizer. `optax.sgd` (with or without momentum)
-is safe as it is; this module holds what differs when an optimizer is differentiated itself.
+is safe as it is; this module holds what differs when an optimizer is differentiated itself, and
+inner updates that are meta-learned.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import optax
+
+from mamljax import checks
+from mamljax.types import Array, Params, Partition, PyTree
 
 
 def adam(
@@ -26,3 +33,129 @@ def adam(
             "With 0 the meta-gradient is NaN wherever a support gradient is exactly zero."
         )
     return optax.adam(learning_rate, b1=b1, b2=b2, eps_root=eps_root)
+
+
+class InnerRule(NamedTuple):
+    """An inner update with parameters of its own, which are meta-learned beside the model's.
+
+    init: ``adapting -> own``, where its parameters begin.
+    update: ``(own, gradients, step) -> updates``, to be added to what adapts.
+    """
+
+    init: Callable[[PyTree], PyTree]
+    update: Callable[[PyTree, PyTree, Array], PyTree]
+
+
+class WithRule(NamedTuple):
+    """The meta-parameters of a learner whose inner update is an `InnerRule`."""
+
+    model: Params
+    rule: PyTree
+
+
+def learned_sgd(
+    learning_rate: float = 0.01, *, per: str = "model", num_steps: int | None = None
+) -> InnerRule:
+    """Gradient descent with learned step sizes.
+
+    Finn et al. 2017, section 2.2 (one for the model); Meta-SGD, Li et al. 2017 (one for each
+    parameter); MAML++, Antoniou et al. 2019, section 4 (one for each tensor and step).
+
+    Args:
+      learning_rate: where all step sizes begin. They may become negative.
+      per: ``model``, ``tensor`` or ``parameter``: what shares a step size.
+      num_steps: learn them for each of this many inner steps; later steps take the last one's.
+        None shares them between the steps.
+    """
+    checks.step_size("learning_rate", learning_rate)
+    checks.one_of("per", per, ("model", "tensor", "parameter"))
+    steps = () if num_steps is None else (checks.at_least("num_steps", num_steps, 1),)
+
+    def init(adapting):
+        if per == "model":
+            return jnp.full(steps, learning_rate, jnp.result_type(*jax.tree.leaves(adapting)))
+        return jax.tree.map(
+            lambda x: jnp.full(
+                steps + (x.shape if per == "parameter" else ()), learning_rate, x.dtype
+            ),
+            adapting,
+        )
+
+    def update(rates, gradients, step):
+        if steps:
+            rates = jax.tree.map(lambda rate: rate[jnp.minimum(step, steps[0] - 1)], rates)
+        if per == "model":
+            rates = jax.tree.map(lambda _: rates, gradients)
+        return jax.tree.map(lambda rate, gradient: -rate * gradient, rates, gradients)
+
+    return InnerRule(init, update)
+
+
+def meta_curvature(learning_rate: float = 0.01) -> InnerRule:
+    """Gradient descent along gradients multiplied by learned matrices (Park and Oliva 2019).
+
+    Every tensor's gradient is multiplied by one matrix along each of its axes, where the two
+    spatial axes of a convolution's kernel count as one; the matrices begin as the identity. The
+    step size is fixed: the matrices scale it.
+
+    Args:
+      learning_rate: the step size.
+    """
+    checks.step_size("learning_rate", learning_rate)
+
+    def axes(x):
+        return (x.shape[0] * x.shape[1], *x.shape[2:]) if x.ndim == 4 else x.shape
+
+    def multiplied(gradient, matrices):
+        found = gradient.reshape(axes(gradient))
+        for axis, matrix in enumerate(matrices):
+            found = jnp.moveaxis(jnp.tensordot(matrix, found, (1, axis)), 0, axis)
+        return -learning_rate * found.reshape(gradient.shape)
+
+    def init(adapting):
+        return jax.tree.map(lambda x: tuple(jnp.eye(n, dtype=x.dtype) for n in axes(x)), adapting)
+
+    def update(matrices, gradients, step):
+        del step
+        return jax.tree.map(multiplied, gradients, matrices)
+
+    return InnerRule(init, update)
+
+
+def with_rule(
+    rule: InnerRule, init: Callable[[Array, PyTree], Params], partition: Partition
+) -> tuple[Callable[[Array, PyTree], WithRule], Partition, optax.GradientTransformation]:
+    """What `inner_update` and `unroll` need to learn an inner rule.
+
+    Args:
+      rule: how to update.
+      init: of the model.
+      partition: which of the model's parameters adapt.
+
+    Returns:
+      ``init`` of both kinds of parameters, their partition, and the rule as an inner optimizer.
+    """
+
+    def init_both(key, inputs):
+        meta_params = init(key, inputs)
+        return WithRule(meta_params, rule.init(partition.split(meta_params)[0]))
+
+    def split(meta_params):
+        if not isinstance(meta_params, WithRule):
+            raise TypeError(
+                "this learner's inner update is learned: its meta-parameters are "
+                "inner_optim.WithRule(model, rule), as learner.init makes them; got "
+                f"{type(meta_params).__name__}."
+            )
+        adapting, shared = partition.split(meta_params.model)
+        return adapting, WithRule(shared, meta_params.rule)
+
+    def merge(adapting, shared):
+        return partition.merge(adapting, shared.model)
+
+    def update(updates, state, params=None, *, shared, step, **extra):
+        del params, extra
+        return rule.update(shared.rule, updates, step), state
+
+    tx = optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+    return init_both, Partition(split, merge), tx

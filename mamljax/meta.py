@@ -13,9 +13,10 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
 from mamljax import checks
-from mamljax.sharding import SHARED, SPLIT, TASK_AXIS, share_tasks
+from mamljax.sharding import SHARED, SPLIT, TASK_AXIS, divide, share_tasks
 from mamljax.types import (
     Array,
+    Learner,
     MetaGradientFn,
     Metrics,
     ObjectiveFn,
@@ -64,7 +65,7 @@ def backprop(
             grads, losses = total_gradient(meta_params, *chunk_data)
             return optax.tree.add(total, grads), losses
 
-        chunks, rest = _divide((tasks, keys), whole, chunk)
+        chunks, rest = divide((tasks, keys), whole, chunk)
         grads, losses = jax.lax.scan(add_chunk, optax.tree.zeros_like(meta_params), chunks)
         losses = losses.reshape(whole)
         if whole < num_tasks:
@@ -134,12 +135,23 @@ def meta_step(
     return step
 
 
+def annealed_step(
+    learner_at: Callable[[Array], Learner], tx: optax.GradientTransformation, **options: Any
+) -> StepFn:
+    """A meta-update by a learner that changes with the meta-iteration, such as MAML++'s.
+
+    Args:
+      learner_at: from the meta-iteration, traced, to the learner. Only its meta-gradient may
+        change: parameters, and how they adapt, stay the same.
+      tx, options: see `meta_step`.
+    """
+
+    def step(state, tasks, key):
+        return meta_step(learner_at(state.step).meta_gradient, tx, **options)(state, tasks, key)
+
+    return step
+
+
 def init_state(meta_params: Params, tx: optax.GradientTransformation) -> TrainState:
     """The state before the first meta-step."""
     return TrainState(jnp.zeros((), jnp.int32), meta_params, tx.init(meta_params))
-
-
-def _divide(tree, whole: int, chunk: int):
-    """The first `whole` rows as ``[whole / chunk, chunk, ...]``, and the remaining rows."""
-    chunks = jax.tree.map(lambda x: x[:whole].reshape(whole // chunk, chunk, *x.shape[1:]), tree)
-    return chunks, jax.tree.map(lambda x: x[whole:], tree)

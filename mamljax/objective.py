@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mamljax import checks
-from mamljax.types import AdaptFn, LossFn, Model, ObjectiveFn, TaskLossFn
+from mamljax.types import AdaptFn, Array, Batch, LossFn, Model, ObjectiveFn, TaskLossFn
 
 
 def task_loss(model: Model, loss_fn: LossFn) -> TaskLossFn:
@@ -34,6 +34,44 @@ def query_loss(adapt: AdaptFn, loss_fn: TaskLossFn) -> ObjectiveFn:
         return loss_fn(adapted.params, task.query, query_key, adapted.support_losses.shape[0])
 
     return objective
+
+
+def distance_moved(adapt: AdaptFn) -> ObjectiveFn:
+    """Half the squared distance that adaptation moves the parameters.
+
+    Its gradient, with the adapted parameters held constant, is Reptile's: the meta-parameters minus
+    the adapted ones (Nichol et al. 2018, *On first-order meta-learning algorithms*, equation 1).
+    No split is needed: where the support set is a `Batch`, adaptation sees the query set too.
+    """
+
+    def objective(meta_params, task, key):
+        data = task.support
+        if isinstance(data, Batch):
+            data = jax.tree.map(lambda *both: jnp.concatenate(both), data, task.query)
+        adapted = jax.lax.stop_gradient(adapt(meta_params, data, key).params)
+        moved = jax.tree.map(lambda a, b: jnp.sum(jnp.square(a - b)), meta_params, adapted)
+        return 0.5 * jnp.sum(jnp.stack(jax.tree.leaves(moved)))
+
+    return objective
+
+
+def annealed_weights(num_steps: int, progress: Any) -> Array:
+    """Weights for `multi_step_loss` that move to the last step while training goes on.
+
+    As the authors of MAML++ do: from equal weights the others fall linearly, but not below 0.03 of
+    that, until from ``progress = 1`` only the last step counts.
+
+    Args:
+      num_steps: inner steps ``S``.
+      progress: of the annealing, 0 at its start; may be traced.
+
+    Returns:
+      ``[S]``, adding up to 1.
+    """
+    checks.at_least("num_steps", num_steps, 1)
+    others = jnp.maximum(1.0 - progress, 0.03) / num_steps
+    others = jnp.where(progress < 1.0, others, 0.0)
+    return jnp.full(num_steps, others).at[-1].set(1.0 - (num_steps - 1) * others)
 
 
 def multi_step_loss(adapt: AdaptFn, loss_fn: TaskLossFn, weights: Any) -> ObjectiveFn:

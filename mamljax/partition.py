@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from mamljax.types import Params, Partition, PyTree
 
@@ -46,6 +47,27 @@ def all_but(pattern: str) -> Partition:
     """
     excluded = _searching(pattern, "all_but: pattern")
     return _selecting(lambda path: not excluded(path), f"all_but: pattern={pattern!r}")
+
+
+def fresh_context(shape: tuple[int, ...]) -> Partition:
+    """Only a context adapts, which begins every task at zero; all meta-parameters are shared.
+
+    For models from `models.with_context`. The context is not meta-learned: the meta-parameters are
+    those of the model without it.
+
+    >>> adapting, shared = fresh_context((2,)).split({"kernel": 1.0})
+    >>> print(adapting["context"])
+    [0. 0.]
+    """
+
+    def split(meta_params: Params) -> tuple[PyTree, PyTree]:
+        dtype = jnp.result_type(*jax.tree.leaves(meta_params))
+        return {"context": jnp.zeros(shape, dtype)}, meta_params
+
+    def merge(adapting: PyTree, shared: PyTree) -> Params:
+        return {**adapting, "model": shared}
+
+    return Partition(split, merge)
 
 
 def _selecting(selected: Callable[[str], bool], what: str) -> Partition:

@@ -1,9 +1,10 @@
-"""Tasks over devices: each device adapts to its own share of the meta-batch."""
+"""Tasks over devices, each with its own share of the meta-batch, and in chunks on a device."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -60,3 +61,31 @@ def share_tasks(
     return jax.shard_map(
         function, mesh=mesh, in_specs=(SHARED, SPLIT), out_specs=out_specs, check_vma=False
     )
+
+
+def map_in_chunks(function: Callable[[Any], Any], tasks: Any, chunk: int) -> Any:
+    """Apply a function of one task to all, `chunk` of them at a time.
+
+    `jax.lax.map` with a batch size, which cannot return arrays without entries.
+
+    Args:
+      function: of one task.
+      tasks: a pytree whose leaves lead with the axis ``T``.
+      chunk: at least 1.
+    """
+    num_tasks = len(jax.tree.leaves(tasks)[0])
+    if chunk >= num_tasks:
+        return jax.vmap(function)(tasks)
+    whole = num_tasks - num_tasks % chunk
+    chunks, rest = divide(tasks, whole, chunk)
+    found = jax.lax.map(jax.vmap(function), chunks)
+    found = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), found)
+    if whole == num_tasks:
+        return found
+    return jax.tree.map(lambda *both: jnp.concatenate(both), found, jax.vmap(function)(rest))
+
+
+def divide(tasks: Any, whole: int, chunk: int) -> tuple[Any, Any]:
+    """The first `whole` tasks as ``[whole / chunk, chunk, ...]``, and the remaining ones."""
+    chunks = jax.tree.map(lambda x: x[:whole].reshape(whole // chunk, chunk, *x.shape[1:]), tasks)
+    return chunks, jax.tree.map(lambda x: x[whole:], tasks)

@@ -17,7 +17,7 @@ LAYERS = [
     {"version", "types", "checks"},
     {"sharding"},
     {"partition", "inner_optim", "losses", "models", "tasks"},
-    {"inner"},
+    {"inner", "implicit"},
     {"objective"},
     {"meta"},
     {"algorithms"},

@@ -1,7 +1,7 @@
 """The methods that meta-learning is compared with, behind the same `Learner`."""
 
 from mamljax.baselines.averaging import PENALTIES, train_regressors
-from mamljax.baselines.context import context_vector, with_context
+from mamljax.baselines.context import context_vector
 from mamljax.baselines.finetune import fine_tune, minibatches
 from mamljax.baselines.head import with_head
 from mamljax.baselines.mann import mann
@@ -30,6 +30,5 @@ __all__ = [
     "siamese",
     "train_regressors",
     "tune_inner_lr",
-    "with_context",
     "with_head",
 ]

@@ -1,6 +1,7 @@
 """Networks as pure functions: adapters for Flax and plain functions, and the paper's networks."""
 
 from mamljax.models.adapters import from_function, from_linen, from_nnx
+from mamljax.models.context import with_context
 from mamljax.models.conv import ConvNet, conv_net, miniimagenet_net, omniglot_net
 from mamljax.models.convolution import convolution, max_pool
 from mamljax.models.mlp import MLP, mlp
@@ -22,4 +23,5 @@ __all__ = [
     "miniimagenet_net",
     "mlp",
     "omniglot_net",
+    "with_context",
 ]

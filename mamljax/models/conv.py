@@ -40,14 +40,16 @@ class Block(nn.Module):
     norm: str
     scale: bool
     offset: bool
+    norm_steps: int | None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, step: jax.Array | int = 0) -> jax.Array:
         """``[K, H, W, C] -> [K, H / 2, W / 2, filters]``, rounded up (stride) or down (pooling)."""
         strided = self.downsample == "stride"
         x = Conv(self.filters, 2 if strided else 1, name="conv")(x)
-        norm = Norm(self.norm, self.scale, self.offset, name="norm")
-        return nn.relu(norm(x) if strided else norm(x, pool=max_pool))
+        options = {"scale": self.scale, "offset": self.offset, "steps": self.norm_steps}
+        norm = Norm(self.norm, **options, name="norm")
+        return nn.relu(norm(x, step=step) if strided else norm(x, step=step, pool=max_pool))
 
 
 class ConvNet(nn.Module):
@@ -61,14 +63,15 @@ class ConvNet(nn.Module):
     norm: str
     scale: bool
     offset: bool
+    norm_steps: int | None
     head_init: Callable[..., Any]
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, step: jax.Array | int = 0) -> jax.Array:
         """``[K, H, W, C] -> [K, outputs]``."""
         for index in range(self.blocks):
-            options = (self.filters, self.downsample, self.norm, self.scale, self.offset)
-            x = Block(*options, name=f"block_{index}")(x)
+            norm = (self.norm, self.scale, self.offset, self.norm_steps)
+            x = Block(self.filters, self.downsample, *norm, name=f"block_{index}")(x, step=step)
         if 0 in x.shape[1:3]:
             raise ValueError(
                 f"conv_net: {self.blocks} blocks leave nothing of the images; use fewer blocks or "
@@ -90,6 +93,7 @@ def conv_net(
     norm: str = "batch",
     norm_scale: bool = False,
     norm_offset: bool = True,
+    norm_steps: int | None = None,
     head_init: Callable[..., Any] | None = None,
 ) -> Model:
     """Blocks of 3x3 convolution, norm and ReLU that halve the image, then a linear layer.
@@ -103,6 +107,7 @@ def conv_net(
       norm: ``batch`` (statistics of the current batch), ``layer`` or ``none``, see `Norm`.
       norm_scale, norm_offset: which parameters the norm has. Whether they adapt in the inner loop
         is the partition's business: `partition.all_but("norm")` keeps them shared.
+      norm_steps: give each of this many inner steps norm parameters of its own, as MAML++ does.
       head_init: the initializer of the linear layer's weights, Xavier-uniform by default.
 
     Parameters: ``block_0/conv/{kernel, bias}``, ``block_0/norm/{scale, offset}``, ...,
@@ -118,9 +123,11 @@ def conv_net(
     checks.one_of("downsample", downsample, DOWNSAMPLING)
     checks.one_of("readout", readout, READOUTS)
     checks.one_of("norm", norm, NORMS)
+    if norm_steps is not None:
+        checks.at_least("norm_steps", norm_steps, 1)
     head_init = nn.initializers.xavier_uniform() if head_init is None else head_init
     sizes = (outputs, filters, blocks, downsample, readout)
-    return from_linen(ConvNet(*sizes, norm, norm_scale, norm_offset, head_init))
+    return from_linen(ConvNet(*sizes, norm, norm_scale, norm_offset, norm_steps, head_init))
 
 
 def omniglot_net(outputs: int | None, **options: Any) -> Model:

@@ -22,15 +22,20 @@ class Norm(nn.Module):
       scale: learn a factor per channel (gamma), from 1.
       offset: learn a shift per channel (beta), from 0.
       epsilon: added to the variance.
+      steps: give each of this many inner steps a scale and an offset of its own; later steps take
+        the last one's (MAML++, Antoniou et al. 2019, section 4). None shares them.
     """
 
     kind: str = "batch"
     scale: bool = False
     offset: bool = True
     epsilon: float = 1e-3
+    steps: int | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, pool: Callable = lambda x: x) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, *, pool: Callable = lambda x: x, step: jax.Array | int = 0
+    ) -> jax.Array:
         """``[K, ..., F] -> [K, ..., F]``.
 
         Args:
@@ -38,6 +43,7 @@ class Norm(nn.Module):
           pool: a pooling of the result. Without a factor (or without a norm) it is applied before
             the rest: a maximum commutes with what increases, and less is left to normalise. The
             statistics are those of all of `x` in either case.
+          step: the inner step.
         """
         checks.one_of("norm", self.kind, NORMS)
         if self.kind == "none":
@@ -46,11 +52,16 @@ class Norm(nn.Module):
         mean = jnp.mean(x, axes, keepdims=True)
         variance = jnp.mean(jnp.square(x - mean), axes, keepdims=True)
         channel = (1,) * (x.ndim - 1) + x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:]) if self.scale else None
+        scale = self._parameter("scale", nn.initializers.ones, x, step) if self.scale else None
         x = (x if self.scale else pool(x)) - mean
         x = x * jax.lax.rsqrt(variance + self.epsilon)
         if scale is not None:
             x = x * scale.reshape(channel)
         if self.offset:
-            x = x + self.param("offset", nn.initializers.zeros, channel[-1:]).reshape(channel)
+            x = x + self._parameter("offset", nn.initializers.zeros, x, step).reshape(channel)
         return pool(x) if self.scale else x
+
+    def _parameter(self, name: str, init: Callable, x: jax.Array, step: jax.Array | int):
+        if self.steps is None:
+            return self.param(name, init, x.shape[-1:])
+        return self.param(name, init, (self.steps, x.shape[-1]))[jnp.minimum(step, self.steps - 1)]

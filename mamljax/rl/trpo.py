@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from mamljax import checks
 from mamljax.rl.losses import divergence
-from mamljax.sharding import share_tasks
+from mamljax.sharding import map_in_chunks, share_tasks
 from mamljax.types import Array, Learner, Params, PerStep, PyTree, Task
 
 REASONS = ("accepted", "no improvement", "outside the trust region", "not finite")
@@ -191,9 +191,8 @@ def policy_arguments(
 
     def over_tasks(function, meta_params, tasks, keys):
         def share(meta_params, tasks_and_keys):
-            chunk = min(task_chunk or len(keys), len(tasks_and_keys[1]))
-            return jax.lax.map(
-                lambda each: function(meta_params, *each), tasks_and_keys, batch_size=chunk
+            return map_in_chunks(
+                lambda each: function(meta_params, *each), tasks_and_keys, task_chunk or len(keys)
             )
 
         return share_tasks(share, mesh, len(keys))(meta_params, (tasks, keys))

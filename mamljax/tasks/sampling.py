@@ -5,7 +5,7 @@ from jax.sharding import Mesh
 from jax.tree_util import Partial
 
 from mamljax import checks
-from mamljax.sharding import share_tasks
+from mamljax.sharding import map_in_chunks, share_tasks
 from mamljax.types import Params, Sampler, Task
 
 
@@ -35,9 +35,7 @@ def sample_tasks(
 
     def draw(shared, keys):
         sampler, meta_params = shared
-        return jax.lax.map(
-            lambda key: sampler(meta_params, key), keys, batch_size=min(chunk, len(keys))
-        )
+        return map_in_chunks(lambda key: sampler(meta_params, key), keys, chunk)
 
     keys = jax.random.split(key, num_tasks)
     tasks = share_tasks(draw, mesh, num_tasks)((as_partial(sampler), meta_params), keys)

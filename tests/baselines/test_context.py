@@ -8,9 +8,9 @@ from flax import linen as nn
 from jax.test_util import check_grads
 
 from mamljax import models
-from mamljax.baselines import context_vector, with_context
+from mamljax.baselines import context_vector
 from mamljax.losses import cross_entropy
-from mamljax.models import Norm
+from mamljax.models import Norm, with_context
 
 KEY = jax.random.key(0)
 DENSE = models.mlp((6, 3), activation="tanh")
