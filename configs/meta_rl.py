@@ -41,8 +41,8 @@ def base(name: str) -> Any:
     # directions that change the policy before adaptation alone; with 1e-5 some seeds run away along
     # them.
     config.train.damping = 1e-2
-    # Episodes of each query set at whose states the Fisher matrix is taken, 0 for all. The adaptation
-    # within it, the gradient and the line search always use all.
+    # Episodes of each query set at whose states the Fisher matrix is taken, 0 for all. The
+    # adaptation within it, the gradient and the line search always use all.
     config.train.curvature_episodes = 5
     config.train.rollout_chunk = 0  # tasks that are simulated at a time on a device, 0 for all
     config.train.task_chunk = 1  # tasks that are differentiated at a time, 0 for all

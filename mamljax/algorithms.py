@@ -219,7 +219,7 @@ def cavia(model: Model, loss_fn: LossFn, shape: tuple[int, ...], **options: Any)
       options: of `maml`, but for its partition.
 
     >>> from mamljax import algorithms, losses, models
-    >>> learner = algorithms.cavia(models.mlp((8, 1)), losses.mean_squared_error, (4,), inner_lr=1.0)
+    >>> learner = algorithms.cavia(models.mlp((8, 1)), losses.mean_squared_error, (4,))
     """
     extended = with_context(model, shape)
     model = Model(lambda key, inputs: extended.init(key, inputs)["model"], extended.apply)

@@ -116,16 +116,19 @@ def implicit(
 
         minimiser.defvjp(forward, backward)
         params = partition.merge(minimiser(start, shared, minimum, support, key), shared)
-        observed = None if found.observed is None else _without_gradient(found.observed)
+        observed = None
+        if found.observed is not None:
+            observed = _without_gradient(found.observed, meta_params)
         return found._replace(params=params, observed=observed)
 
     return implicit_adapt
 
 
 @jax.custom_vjp
-def _without_gradient(tree: Params) -> Params:
-    """The same values; asking for their gradient is an error, where zeros would be wrong."""
-    return tree
+def _without_gradient(observed: PyTree, meta_params: Params) -> PyTree:
+    """`observed`; asking for its gradient in `meta_params` is an error, where 0 would be wrong."""
+    del meta_params
+    return observed
 
 
 def _refuse(saved: None, cotangent: Any) -> Any:
@@ -136,4 +139,4 @@ def _refuse(saved: None, cotangent: Any) -> Any:
     )
 
 
-_without_gradient.defvjp(lambda tree: (tree, None), _refuse)
+_without_gradient.defvjp(lambda observed, meta_params: (observed, None), _refuse)

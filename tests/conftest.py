@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from mamljax import losses, maml, models, tasks
+from mamljax import Batch, Task, losses, maml, models, tasks
 
 # Before anything asks JAX for a device, or its backend starts with a single one.
 jax.config.update("jax_num_cpu_devices", 8)
@@ -41,6 +41,25 @@ def tasks_of():
         return tasks.sample_tasks(sampler, None, jax.random.key(seed), num_tasks)
 
     return draw
+
+
+@pytest.fixture
+def clusters_of():
+    """A sampler of `ways` clusters in `size` dimensions; labels come in order, shot by shot."""
+
+    def build(ways=3, shots=2, queries=4, *, size=4, noise=0.3):
+        def sampler(meta_params, key):
+            del meta_params
+            # One draw: most of the time to compile a small sampler goes to its generator.
+            draws = jax.random.normal(key, (1 + shots + queries, ways, size))
+            examples = (draws[:1] + noise * draws[1:]).reshape(-1, size)
+            labels = jnp.tile(jnp.arange(ways), shots + queries)
+            cut = ways * shots
+            return Task(Batch(examples[:cut], labels[:cut]), Batch(examples[cut:], labels[cut:]))
+
+        return sampler
+
+    return build
 
 
 @pytest.fixture

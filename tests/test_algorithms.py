@@ -20,11 +20,11 @@ from mamljax import (
     models,
     partition,
     query_loss,
-    unroll,
 )
 from mamljax.implicit import implicit
 from mamljax.inner_optim import WithRule
 from mamljax.objective import annealed_weights, distance_moved
+from mamljax.sharding import on_all_devices, task_mesh
 
 KEY = jax.random.key(3)
 MSE = losses.mean_squared_error
@@ -143,7 +143,9 @@ def test_rates_belong_to_their_tensor_and_step(tasks_of, params_of):
     seen = learner.adapt(
         WithRule(params.model, rates), support, KEY, observe=lambda params, step: params
     ).observed
-    changes = jax.tree.map(lambda x: np.any(np.diff(x, axis=0) != 0, axis=tuple(range(1, x.ndim))), seen)
+    changes = jax.tree.map(
+        lambda x: np.any(np.diff(x, axis=0) != 0, axis=tuple(range(1, x.ndim))), seen
+    )
     # Step 0 has a rate of 0; the third step takes the rate of the second.
     np.testing.assert_array_equal(changes["Dense_1"].pop("bias"), [False, True, True])
     assert not any(np.any(x) for x in jax.tree.leaves(changes))
@@ -180,9 +182,13 @@ def test_meta_curvature_begins_as_maml_and_multiplies_every_axis(randomised):
     folded = np.einsum(
         "ed,ic,of,dcf->eio", space, inputs, outputs, grads["kernel"].reshape(9, 2, 4)
     )
-    np.testing.assert_allclose(found["kernel"], -0.1 * folded.reshape(3, 3, 2, 4), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        found["kernel"], -0.1 * folded.reshape(3, 3, 2, 4), rtol=1e-4, atol=1e-6
+    )
     left, right = own["dense"]
-    np.testing.assert_allclose(found["dense"], -0.1 * left @ grads["dense"] @ right.T, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        found["dense"], -0.1 * left @ grads["dense"] @ right.T, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_plain_parameters_are_refused_where_rates_are_expected():
@@ -223,12 +229,12 @@ def test_maml_plus_plus_ends_as_learned_rates_on_the_query_loss(tasks_of, params
 
 
 @pytest.mark.parametrize("mesh", [False, True])
-def test_annealing_follows_the_iteration_within_one_program(mesh, tasks_of, params_of, assert_close):
+def test_annealing_follows_the_iteration_within_one_program(
+    mesh, tasks_of, params_of, assert_close
+):
     tasks, tx = tasks_of(4), optax.sgd(1.0)
     options = {"inner_lr": 0.1, "num_steps": 2, "loss_annealing": 4, "first_order_until": 2}
     if mesh:
-        from mamljax.sharding import task_mesh
-
         options["mesh"] = task_mesh(jax.devices()[:2])
 
     def learner_at(iteration):
@@ -236,6 +242,7 @@ def test_annealing_follows_the_iteration_within_one_program(mesh, tasks_of, para
 
     step = jax.jit(meta.annealed_step(learner_at, tx))
     state = meta.init_state(params_of(learner_at(0), tasks), tx)
+    state = on_all_devices(state, options.get("mesh"))
     for iteration in range(6):
         learner = learner_at(iteration)
         expected = jax.jit(learner.meta_gradient)(state.meta_params, tasks, KEY)[0]
@@ -340,22 +347,23 @@ def test_implicit_adaptation_has_no_gradient_on_its_way(tasks_of, params_of):
 
 def test_implicit_adaptation_needs_one_support_set(tasks_of, params_of):
     learner, tasks = algorithms.imaml(MODEL, MSE, num_steps=4), tasks_of(4)
-    with pytest.raises(TypeError, match="needs one support set.*got PerStep"):
+    with pytest.raises(TypeError, match=r"needs one support set.*got PerStep"):
         learner.adapt(params_of(learner, tasks), PerStep(tasks.support), KEY)
 
 
-@pytest.mark.parametrize(("strength", "cg_steps"), [(0.0, 5), (-1.0, 5), (float("nan"), 5), (1.0, 0)])
+@pytest.mark.parametrize(
+    ("strength", "cg_steps"), [(0.0, 5), (-1.0, 5), (float("nan"), 5), (1.0, 0)]
+)
 def test_implicit_options_are_checked(strength, cg_steps):
-    with pytest.raises(ValueError, match="strength|cg_steps"):
+    with pytest.raises(ValueError, match=r"strength|cg_steps"):
         algorithms.imaml(MODEL, MSE, strength=strength, cg_steps=cg_steps)
 
 
 def test_implicit_of_plain_descent_is_what_query_loss_takes(tasks_of, params_of):
     """`implicit` wraps any adaptation: its values are those of the adaptation."""
-    tx, everything, tasks = optax.sgd(0.05), partition.all_parameters(), tasks_of(1)
+    everything, tasks = partition.all_parameters(), tasks_of(1)
     plain = maml(MODEL, MSE, inner_lr=0.05, num_steps=3)
     adapt = implicit(plain.adapt, plain.loss, everything, strength=1.0)
-    del tx
     params = params_of(plain, tasks)
     task = jax.tree.map(lambda x: x[0], tasks)
     found = query_loss(adapt, plain.loss)(params, task, KEY)
@@ -381,7 +389,9 @@ def test_one_step_of_reptile_is_the_gradient_of_all_data(tasks_of, params_of, as
 def test_reptile_moves_towards_the_adapted_parameters(tasks_of, params_of, assert_close):
     learner = algorithms.reptile(MODEL, MSE, inner_lr=0.05, num_steps=4)
     tasks = tasks_of(1)
-    tasks = tasks._replace(support=PerStep(jax.tree.map(lambda x: jnp.stack(4 * [x], 1), tasks.support)))
+    tasks = tasks._replace(
+        support=PerStep(jax.tree.map(lambda x: jnp.stack(4 * [x], 1), tasks.support))
+    )
     params = params_of(learner, tasks)
     gradient, metrics = learner.meta_gradient(params, tasks, KEY)
     support_key = jax.random.split(KEY, 1)[0]
@@ -392,7 +402,9 @@ def test_reptile_moves_towards_the_adapted_parameters(tasks_of, params_of, asser
     assert float(metrics.loss) == pytest.approx(float(distance @ distance / 2), rel=1e-5)
     # Fresh data for every step leave the query set unseen.
     other = jax.tree.map(lambda x: x + 1, tasks.query)
-    again = distance_moved(learner.adapt)(params, Task(support, jax.tree.map(lambda x: x[0], other)), support_key)
+    again = distance_moved(learner.adapt)(
+        params, Task(support, jax.tree.map(lambda x: x[0], other)), support_key
+    )
     assert float(again) == pytest.approx(float(metrics.loss), rel=1e-5)
 
 
