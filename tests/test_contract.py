@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen, nnx
+from jax.flatten_util import ravel_pytree
 
 from mamljax import (
     Learner,
@@ -84,7 +85,9 @@ CASES = {
     "prototypical": classification(baselines.prototypical),
     "matching": classification(baselines.matching),
     "siamese": classification(baselines.siamese),
-    "mann": Case(lambda **more: baselines.mann(ways=3, hidden=8, **more), True, False),
+    "mann": Case(
+        lambda **more: baselines.mann(ways=3, hidden=4, slots=6, width=3, **more), True, False
+    ),
 }
 
 
@@ -101,16 +104,20 @@ def start(learner, batch):
     return learner.init(jax.random.key(2), batch.query.inputs[0])
 
 
-def first(batch):
-    return jax.tree.map(lambda x: x[0], batch)
+def check_contract(learner, params, batch, *, learns=True, split=None):
+    """What a learner promises on a batch of tasks.
 
-
-def check_contract(learner, params, batch, assert_close, *, learns=True):
-    """What a learner without a mesh or chunks promises on a batch of tasks."""
-    kinds = jax.tree.map(lambda x: (x.shape, x.dtype), params)
+    Args:
+      learner: without a mesh or chunks.
+      params: its meta-parameters.
+      batch: tasks.
+      learns: its support loss falls when it adapts.
+      split: the same learner with chunks or a mesh.
+    """
     gradient = jax.jit(learner.meta_gradient)
     grads, metrics = gradient(params, batch, KEY)
     # Structure, shapes and types are those of the meta-parameters; nothing is NaN.
+    kinds = jax.tree.map(lambda x: (x.shape, x.dtype), params)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), grads) == kinds
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((grads, metrics)))
     # The batch is the mean over its tasks, each with a key of its own.
@@ -119,41 +126,41 @@ def check_contract(learner, params, batch, assert_close, *, learns=True):
     each = [
         alone(params, jax.tree.map(lambda x, t=t: x[t], batch), key) for t, key in enumerate(keys)
     ]
-    assert_close(metrics.task_losses, np.stack([loss for loss, _ in each]), rtol=1e-4)
+    np.testing.assert_allclose(metrics.task_losses, [loss for loss, _ in each], rtol=1e-3)
     mean = jax.tree.map(lambda *g: sum(g) / len(g), *(g for _, g in each))
-    assert_close(grads, mean, rtol=1e-3)
+    assert_same(grads, mean)
+    if split:
+        assert_same(jax.jit(split.meta_gradient)(params, batch, KEY)[0], mean)
     # Other tasks of the same shape are the same program.
     gradient(params, jax.tree.map(lambda x: x[::-1], batch), KEY)
     assert gradient._cache_size() == 1
-    # Adapting is deterministic, keeps types, and learns.
-    adapt = jax.jit(lambda support: jax.vmap(lambda s: learner.adapt(params, s, KEY))(support))
-    adapted = adapt(batch.support)
-    again = adapt(batch.support)
-    jax.tree.map(np.testing.assert_array_equal, adapted, again)
+
+    # Adapting is deterministic, stays in floating point, and learns.
+    @jax.jit
+    def adapt(support):
+        found = jax.vmap(lambda support: learner.adapt(params, support, KEY))(support)
+        return found, jax.vmap(learner.loss)(found.params, support)
+
+    adapted, after = adapt(batch.support)
+    jax.tree.map(np.testing.assert_array_equal, (adapted, after), adapt(batch.support))
     assert all(jnp.issubdtype(x.dtype, jnp.floating) for x in jax.tree.leaves(adapted.params))
     if learns:
-        after = jax.jit(jax.vmap(learner.loss))(adapted.params, batch.support)
-        before = adapted.support_losses[:, 0]
-        assert float(jnp.mean(after)) < float(jnp.mean(before))
+        assert float(jnp.mean(after)) < float(jnp.mean(adapted.support_losses[:, 0]))
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_contract(name, batch_of, assert_close):
-    case = CASES[name]
-    learner, batch = case.build(), batch_of(case)
-    check_contract(learner, start(learner, batch), batch, assert_close, learns=case.learns)
+def assert_same(found, expected):
+    """Equal but for rounding, relative to the whole: single leaves may have no gradient at all."""
+    found, expected = (ravel_pytree(tree)[0] for tree in (found, expected))
+    assert np.linalg.norm(found - expected) <= 1e-3 * np.linalg.norm(expected)
 
 
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("name", CASES)
-def test_chunks_and_devices_give_the_same_gradient(name, batch_of, assert_close):
+def test_contract(name, batch_of):
     case = CASES[name]
-    batch = batch_of(case)
-    plain = case.build()
-    params = start(plain, batch)
-    expected = jax.jit(plain.meta_gradient)(params, batch, KEY)[0]
+    learner, batch = case.build(), batch_of(case)
     split = case.build(task_chunk=1, mesh=task_mesh(jax.devices()[:2]))
-    assert_close(jax.jit(split.meta_gradient)(params, batch, KEY)[0], expected, rtol=1e-3)
+    check_contract(learner, start(learner, batch), batch, learns=case.learns, split=split)
 
 
 @pytest.mark.usefixtures("quick_compilation")
@@ -235,6 +242,7 @@ def test_models_of_every_kind(method, model, batch_of):
     assert all(np.isfinite(x).all() and np.any(x) for x in jax.tree.leaves(grads))
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_no_random_number_is_used_twice(batch_of):
     """Dropout draws in every inner step and at the query, from keys that never meet again."""
     seen = []
@@ -246,13 +254,11 @@ def test_no_random_number_is_used_twice(batch_of):
 
     noisy = models.from_function(apply, DENSE.init)
     batch = batch_of(CASES["maml"], 2)
-    for method, draws in ((algorithms.fomaml, 3), (algorithms.maml_plus_plus, 3)):
-        seen.clear()
-        learner = method(noisy, MSE, num_steps=2)
-        params = start(learner, batch)
-        jax.block_until_ready(learner.meta_gradient(params, batch, KEY))
-        jax.effects_barrier()
-        assert len(set(seen)) == 2 * draws  # tasks x (inner steps and the query)
+    learner = algorithms.fomaml(noisy, MSE, num_steps=2)
+    params = start(learner, batch)
+    jax.block_until_ready(learner.meta_gradient(params, batch, KEY))
+    jax.effects_barrier()
+    assert len(set(seen)) == 2 * 3  # tasks x (inner steps and the query)
 
 
 # A method of one's own, in less than twenty lines.
@@ -273,10 +279,11 @@ def signed_maml(model, loss_fn, *, inner_lr, num_steps, **options):
     return Learner(model.init, adapt, model.apply, loss_fn, objective, meta_gradient)
 
 
-def test_a_method_of_ones_own_keeps_the_contract_trains_and_is_evaluated(batch_of, assert_close):
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_method_of_ones_own_keeps_the_contract_trains_and_is_evaluated(batch_of):
     learner, batch = signed_maml(DENSE, MSE, inner_lr=0.02, num_steps=2), batch_of(CASES["maml"])
     params = start(learner, batch)
-    check_contract(learner, params, batch, assert_close)
+    check_contract(learner, params, batch)
     sampler, tx = tasks.sinusoid(5, 5), optax.adam(0.01)
     step, state = meta_step(learner.meta_gradient, tx), init_state(params, tx)
     state = fit(step, state, sampler, KEY, num_steps=300, meta_batch=8, chunk=100)
@@ -287,7 +294,8 @@ def test_a_method_of_ones_own_keeps_the_contract_trains_and_is_evaluated(batch_o
     assert after < 0.9 * before
 
 
-def test_the_contract_tells_a_wrong_learner(batch_of, assert_close):
+@pytest.mark.usefixtures("quick_compilation")
+def test_the_contract_tells_a_wrong_learner(batch_of):
     """A gradient that forgets the mean over tasks, and one that forgets the query set."""
     right, batch = CASES["maml"].build(), batch_of(CASES["maml"])
     params = start(right, batch)
@@ -301,7 +309,7 @@ def test_the_contract_tells_a_wrong_learner(batch_of, assert_close):
 
     for wrong in (summed, on_support):
         with pytest.raises(AssertionError):
-            check_contract(right._replace(meta_gradient=wrong), params, batch, assert_close)
+            check_contract(right._replace(meta_gradient=wrong), params, batch)
     backwards = algorithms.maml(DENSE, MSE, inner_tx=optax.sgd(-0.05), num_steps=2)
     with pytest.raises(AssertionError):
-        check_contract(backwards, params, batch, assert_close)
+        check_contract(backwards, params, batch)
