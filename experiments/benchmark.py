@@ -7,7 +7,7 @@ whose library is not installed are skipped (``pip install -e .[bench]`` installs
 holds every measurement; a bar chart of the same name lies next to it.
 
 A further suite is a function of a work directory and a config that returns a `Suite`, and an entry
-in `SUITES`.
+in `SUITES`. The suite ``methods`` compares methods instead of libraries, see `experiments.methods`.
 """
 
 import contextlib
@@ -28,9 +28,10 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 import mamljax
+from configs import methods as methods_config
 from configs import omniglot as omniglot_config
 from configs import sinusoid as sinusoid_config
-from experiments import few_shot_methods, settings
+from experiments import few_shot_methods, methods, settings
 from experiments import sinusoid as sinusoid_experiment
 from experiments.race import Contestant, Evaluation, Suite, matmul_gflops, measure, require_same
 from experiments.settings import Config
@@ -236,6 +237,12 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
     name, output = flags.FLAGS.suite, Path(flags.FLAGS.output)
+    if name == "methods":
+        config = methods_config.get_config(flags.FLAGS.problem)
+        settings.set_up_cpu(config)
+        folder = {"data_dir": flags.FLAGS.data_dir} if flags.FLAGS.data_dir else {}
+        methods.run(config, output, **folder)
+        return
     with tempfile.TemporaryDirectory() as workdir:
         make, get_config = SUITES[name]
         config = get_config()
@@ -246,7 +253,9 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     # Defined here and not on import, so that no test or other command meets them twice.
-    flags.DEFINE_enum("suite", "sinusoid", sorted(SUITES), "What to measure.")
+    flags.DEFINE_enum("suite", "sinusoid", [*sorted(SUITES), "methods"], "What to measure.")
+    flags.DEFINE_enum("problem", "sinusoid", sorted(methods.PROBLEMS), "Of the suite methods.")
+    flags.DEFINE_string("data_dir", None, "Where the suite methods finds Omniglot.")
     flags.DEFINE_string("output", None, "The JSON file to write; the chart goes next to it.")
     flags.DEFINE_float("seconds", 3.0, "Of each measurement.", lower_bound=0.0)
     flags.DEFINE_integer("repeats", 7, "Measurements per contestant.", lower_bound=1)

@@ -41,7 +41,7 @@ def proximal(
     def merge(adapting, shared):
         return partition.merge(adapting, shared.shared)
 
-    def pull_back(updates, state, params=None, *, shared, **extra):
+    def pull_back(updates, state, params=None, *, shared: Any = None, **extra):
         del extra
         away = optax.tree.sub(params, shared.anchor)
         return optax.tree.add_scale(updates, strength, away), state

@@ -83,7 +83,8 @@ def learned_sgd(
 
     def update(rates, gradients, step):
         if steps:
-            rates = jax.tree.map(lambda rate: rate[jnp.minimum(step, steps[0] - 1)], rates)
+            now = jnp.minimum(step, steps[0] - 1)
+            rates = jax.tree.map(lambda rate: rate[now], rates)
         if per == "model":
             rates = jax.tree.map(lambda _: rates, gradients)
         return jax.tree.map(lambda rate, gradient: -rate * gradient, rates, gradients)
@@ -153,7 +154,7 @@ def with_rule(
     def merge(adapting, shared):
         return partition.merge(adapting, shared.model)
 
-    def update(updates, state, params=None, *, shared, step, **extra):
+    def update(updates, state, params=None, *, shared: Any = None, step: Any = 0, **extra):
         del params, extra
         return rule.update(shared.rule, updates, step), state
 

@@ -1,0 +1,337 @@
+"""Every method on the same tasks with equal budgets: quality, time per meta-step, memory.
+
+The suite `methods` of `experiments.benchmark`. Step sizes are chosen on validation tasks; what a
+method does beyond its inner step size follows its paper (see `LEARNERS` and `outer_optimizer`).
+"""
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from matplotlib.figure import Figure
+
+from experiments.settings import Config
+from mamljax import (
+    algorithms,
+    baselines,
+    data,
+    evaluate,
+    files,
+    fit,
+    losses,
+    models,
+    partition,
+    plots,
+    report,
+    tasks,
+)
+from mamljax.evaluate import Report
+from mamljax.meta import annealed_step, init_state, meta_step
+from mamljax.progress import progress
+from mamljax.sharding import largest_task_mesh
+from mamljax.tasks import sample_tasks
+from mamljax.types import Learner, LossFn, Model, Partition, Sampler, StepFn
+
+
+class Problem(NamedTuple):
+    """Where methods are compared.
+
+    model: from the number of inner steps with norm parameters of their own (None: shared).
+    loss_fn, metric: what is minimised, and what is reported; `better` is +1 if more is better.
+    train, validation, test: samplers.
+    head: finds the last layer's parameters.
+    shared: finds parameters that no method adapts (`None`: none).
+    context: the shape of CAVIA's context.
+    """
+
+    model: Callable[[int | None], Model]
+    loss_fn: LossFn
+    metric: LossFn
+    better: int
+    unit: str
+    train: Sampler
+    validation: Sampler
+    test: Sampler
+    head: str
+    shared: str | None
+    context: tuple[int, ...]
+
+
+def sinusoid(config: Config) -> Problem:
+    """The paper's sinusoids."""
+    train = tasks.sinusoid(config.shots, config.queries)
+    test = tasks.sinusoid(config.shots, config.test_queries)
+    error = losses.mean_squared_error
+    return Problem(
+        lambda steps: models.mlp((40, 40, 1)), error, error, -1, "mean squared error",
+        train, test, test, "^Dense_2/", None, (4,),
+    )  # fmt: skip
+
+
+def images(config: Config, source: str, **options: Any) -> Problem:
+    """Few-shot classification of characters."""
+
+    def sampler(split, queries):
+        found = data.load(source, split, **options)
+        sizes = {"ways": config.ways, "shots": config.shots, "queries": queries}
+        return tasks.episodes(found.images, counts=found.counts, rotate=True, **sizes)
+
+    def model(norm_steps):
+        return models.omniglot_net(config.ways, filters=config.filters, norm_steps=norm_steps)
+
+    train, validation = sampler("train", config.queries), sampler("validation", config.test_queries)
+    test = sampler("test", config.test_queries)
+    return Problem(
+        model, losses.cross_entropy, losses.accuracy, 1, "accuracy",
+        train, validation, test, "^head/", "norm", (28, 28, 1),
+    )  # fmt: skip
+
+
+PROBLEMS: dict[str, Callable[..., Problem]] = {
+    "sinusoid": sinusoid,
+    "glyphs": functools.partial(images, source="glyphs"),
+    "omniglot": functools.partial(images, source="omniglot"),
+}
+
+
+def _adapting(problem: Problem, pattern: str | None = None) -> Partition:
+    """All parameters adapt but those that are shared, and those that `pattern` finds."""
+    names = [name for name in (problem.shared, pattern) if name]
+    return partition.all_but("|".join(names)) if names else partition.all_parameters()
+
+
+def _maml(method: Callable[..., Learner], **fixed: Any) -> Callable[..., Learner]:
+    def build(problem, options):
+        options = options | {"partition": _adapting(problem)} | fixed
+        return method(problem.model(None), problem.loss_fn, **options)
+
+    return build
+
+
+def _with_head(method: Callable[..., Learner]) -> Callable[..., Learner]:
+    def build(problem, options):
+        head = problem.head
+        if method is algorithms.boil and problem.shared:
+            head = f"{head}|{problem.shared}"
+        return method(problem.model(None), problem.loss_fn, head, **options)
+
+    return build
+
+
+def _maml_plus_plus(problem, options, iteration=None, iterations=1):
+    norm_steps = options["num_steps"] if problem.shared else None
+    return algorithms.maml_plus_plus(
+        problem.model(norm_steps),
+        problem.loss_fn,
+        partition=_adapting(problem),
+        iteration=iteration,
+        loss_annealing=max(iterations // 2, 1),
+        **options,
+    )
+
+
+def _cavia(problem, options):
+    return algorithms.cavia(problem.model(None), problem.loss_fn, problem.context, **options)
+
+
+def _reptile(problem, options):
+    return algorithms.reptile(problem.model(None), problem.loss_fn, **options)
+
+
+LEARNERS: dict[str, Callable[..., Learner]] = {
+    "maml": _maml(algorithms.maml),
+    "fomaml": _maml(algorithms.fomaml),
+    "learned alpha": _maml(algorithms.meta_sgd, per="model"),
+    "meta_sgd": _maml(algorithms.meta_sgd),
+    "meta_curvature": _maml(algorithms.meta_curvature),
+    "maml_plus_plus": _maml_plus_plus,
+    "anil": _with_head(algorithms.anil),
+    "boil": _with_head(algorithms.boil),
+    "cavia": _cavia,
+    "imaml": _maml(algorithms.imaml),
+    "reptile": _reptile,
+    "pretrain": _maml(baselines.pretrain),
+}
+"""By name: ``(problem, {"inner_lr", "num_steps", "task_chunk", "mesh"}) -> Learner``."""
+
+
+def outer_optimizer(config: Config, method: str, iterations: int) -> optax.GradientTransformation:
+    """Adam; along a cosine for MAML++ (Antoniou et al. 2019), and Reptile's own interpolation."""
+    if method == "reptile":
+        return optax.sgd(optax.linear_schedule(1.0, 0.0, iterations))
+    if method == "maml_plus_plus":
+        return optax.adam(optax.cosine_decay_schedule(config.meta_lr, iterations, alpha=0.01))
+    return optax.adam(config.meta_lr)
+
+
+class Trained(NamedTuple):
+    """A trained method, and what training it cost."""
+
+    learner: Learner
+    meta_params: Any
+    milliseconds: float
+    temporary_megabytes: float | None
+
+
+def train(
+    config: Config, problem: Problem, method: str, inner_lr: float, iterations: int, seed: int
+) -> Trained:
+    """Train one method with one step size."""
+    mesh = largest_task_mesh(config.meta_batch)
+    options = {"inner_lr": inner_lr, "num_steps": config.num_steps}
+    options |= {"mesh": mesh, "task_chunk": 1 if problem.shared else None}
+    learner = LEARNERS[method](problem, options)
+    tx = outer_optimizer(config, method, iterations)
+    step: StepFn = meta_step(learner.meta_gradient, tx)
+    if method == "maml_plus_plus":
+        step = annealed_step(
+            lambda iteration: _maml_plus_plus(problem, options, iteration, iterations), tx
+        )
+    init_key, run_key = jax.random.split(jax.random.key(seed))
+    example = jax.eval_shape(problem.train, None, run_key).query.inputs
+    example = jnp.zeros(example.shape, example.dtype)
+    state = init_state(jax.jit(learner.init)(init_key, example), tx)
+    batch = sample_tasks(problem.train, None, run_key, config.meta_batch)
+    memory = jax.jit(step).lower(state, batch, run_key).compile().memory_analysis()
+    seconds: list[float] = []
+    state = fit(
+        step,
+        state,
+        problem.train,
+        run_key,
+        num_steps=iterations,
+        meta_batch=config.meta_batch,
+        chunk=min(config.chunk, iterations),
+        hooks=[lambda chunk: seconds.append(1 / chunk.iterations_per_second)],
+    )
+    megabytes = memory.temp_size_in_bytes / 1e6 if memory else None
+    return Trained(learner, state.meta_params, 1e3 * float(np.median(seconds)), megabytes)
+
+
+def score(
+    config: Config, problem: Problem, trained: Trained, sampler: Sampler, number: int, seed: int
+) -> Report:
+    """Test tasks, adapted to in as many inner steps as in training."""
+    return evaluate(
+        trained.learner,
+        trained.meta_params,
+        sampler,
+        jax.random.key(1_000 + seed),
+        num_tasks=number,
+        num_steps=config.num_steps,
+        metric=problem.metric,
+        task_chunk=50,
+    )
+
+
+def chosen_step_size(config: Config, problem: Problem, method: str) -> dict[float, float]:
+    """Validation scores after short trainings, by inner step size."""
+    candidates = config.context_candidates if method == "cavia" else config.candidates
+    scores = {}
+    for candidate in candidates:
+        try:
+            trained = train(config, problem, method, candidate, config.tune_iterations, seed=1_000)
+        except FloatingPointError:  # it diverged, which settles it
+            scores[candidate] = -problem.better * np.inf
+            continue
+        found = score(config, problem, trained, problem.validation, config.tune_tasks, seed=1_000)
+        value = float(found.mean[-1])
+        scores[candidate] = value if np.isfinite(value) else -problem.better * np.inf
+    return scores
+
+
+def compare(config: Config, **options: Any) -> Iterator[dict[str, Any]]:
+    """A row for each method on the config's problem, see `run`."""
+    problem = PROBLEMS[config.problem](config, **options)
+    for method in config.methods.split(","):
+        tried = chosen_step_size(config, problem, method)
+        inner_lr = max(tried, key=lambda lr: problem.better * tried[lr])
+        seeds, costs = [], []
+        for seed in config.seeds:
+            trained = train(config, problem, method, inner_lr, config.iterations, seed)
+            found = score(config, problem, trained, problem.test, config.evaluate_tasks, seed)
+            costs.append(trained)
+            curve = {"seed": seed, "mean": found.mean.tolist(), "ci95": found.ci95.tolist()}
+            seeds.append(curve | {"num_diverged": found.num_diverged})
+        finals = [seed["mean"][-1] for seed in seeds]
+        yield {
+            "problem": config.problem,
+            "method": method,
+            "measures": problem.unit,
+            "inner_lr": inner_lr,
+            "tried": {str(lr): value for lr, value in tried.items()},
+            "mean": float(np.mean(finals)),
+            # Over seeds and test tasks: half the range of three seeds says little by itself.
+            "ci95": float(np.sqrt(np.sum([s["ci95"][-1] ** 2 for s in seeds])) / len(seeds)),
+            "lowest": min(finals),
+            "highest": max(finals),
+            "milliseconds_per_step": float(np.median([cost.milliseconds for cost in costs])),
+            "temporary_megabytes": costs[0].temporary_megabytes,
+            "seeds": seeds,
+        }
+
+
+def run(config: Config, output: Path, **options: Any) -> dict[str, Any]:
+    """Compare methods on the config's problem.
+
+    The JSON is written after each method, beside what it holds of other problems; the figure and
+    the table show all of them.
+
+    Args:
+      config: from `configs.methods`.
+      output: the JSON file; the figure goes next to it.
+      options: of the problem, such as where its data are.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    found = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
+    own = report.provenance(f"methods: {config.problem}", config.to_dict()) | {"results": []}
+    found[config.problem] = own
+    with progress(f"methods, {config.problem}", len(config.methods.split(","))) as update:
+        for row in compare(config, **options):
+            own["results"].append(row)
+            files.write_json(output, found)
+            update(len(own["results"]), row["method"])
+    rows = [row for problem in found.values() for row in problem["results"]]
+    draw(output.with_suffix(".png"), rows)
+    report.console().print(table(rows), markup=False)
+    return found
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown, a line per method."""
+    cells = [
+        [
+            row["problem"],
+            row["method"],
+            f"{row['inner_lr']:g}",
+            f"{row['mean']:.3f} ± {row['ci95']:.3f} ({row['lowest']:.3f} to {row['highest']:.3f})",
+            f"{row['milliseconds_per_step']:.2f}",
+            f"{row['temporary_megabytes']:.1f}" if row["temporary_megabytes"] else "",
+        ]
+        for row in rows
+    ]
+    header = ["problem", "method", "inner step size", "after adaptation (seeds)"]
+    return "\n".join(report.markdown_table([*header, "ms per meta-step", "MB"], cells))
+
+
+def draw(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Quality against time per meta-step, a panel per problem."""
+    problems = list(dict.fromkeys(row["problem"] for row in rows))
+    figure = Figure(figsize=(1 + 5 * len(problems), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(problems), squeeze=False)[0]
+    for axes, problem in zip(panels, problems, strict=True):
+        same = [row for row in rows if row["problem"] == problem]
+        for row in same:
+            where = row["milliseconds_per_step"], row["mean"]
+            axes.errorbar(*where, yerr=row["ci95"], fmt="o", capsize=3)
+            axes.annotate(row["method"], where, textcoords="offset points", xytext=(6, 4))
+        axes.set(xscale="log", xlabel="ms per meta-step", title=problem)
+        axes.set_ylabel(f"{same[0]['measures']} after adaptation")
+        axes.grid(alpha=0.3)
+    plots.save(figure, path)
