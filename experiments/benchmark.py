@@ -67,7 +67,7 @@ def sinusoid(workdir: Path, config: Config) -> Suite:
         weights = to_arrays(start), to_arrays(_double(large))
         return torch_sinusoid.contestants(config, *weights, batch)
 
-    return _suite(config, ours, peers)
+    return _suite(config, [ours], peers)
 
 
 def omniglot(workdir: Path, config: Config) -> Suite:
@@ -86,26 +86,62 @@ def omniglot(workdir: Path, config: Config) -> Suite:
         weights = to_arrays(start), to_arrays(_double(start))
         return torch_omniglot.contestants(config, images.images, *weights, batch)
 
-    return _suite(config, ours, peers)
+    return _suite(config, [ours], peers)
+
+
+def inner_loop(workdir: Path, config: Config) -> Suite:
+    """What second derivatives cost over ten inner steps, and what recomputing those steps saves.
+
+    All three are mamljax; the first-order contestant computes another gradient on purpose.
+    """
+    images = data.load("glyphs", "train")
+    example = np.zeros((1, *images.images.shape[2:]), np.float32)
+    mesh = largest_task_mesh(config.train.meta_batch)
+
+    def contestant(name: str, **changes: Any) -> Contestant:
+        changed = config.copy_and_resolve_references()
+        changed.method = changes.pop("method", "maml")
+        changed.train.update(changes)
+        method = few_shot_methods.build(changed, images.images.shape[2:], len(images.names), mesh)
+        start = method.learner.init(jax.random.key(config.seed), example)
+        arguments = method.learner, method.sampler(images), start, start
+        return _mamljax(workdir, changed, *arguments)[0]._replace(name=name)
+
+    contestants = [
+        contestant("second-order"),
+        contestant("second-order, remat", remat=True),
+        contestant("first-order", method="fomaml")._replace(check=None),
+    ]
+    return _suite(config, contestants)
+
+
+def _ten_inner_steps() -> Config:
+    config: Any = omniglot_config.get_config("5way1shot")
+    config.train.num_inner_steps, config.train.inner_lr, config.train.meta_batch = 10, 0.4, 8
+    config.log.chunk = 5
+    return config
 
 
 SUITES = {
     "sinusoid": (sinusoid, functools.partial(sinusoid_config.get_config, "paper")),
     "omniglot": (omniglot, functools.partial(omniglot_config.get_config, "5way1shot")),
+    "inner_loop": (inner_loop, _ten_inner_steps),
 }
 """By name: what makes the suite, and the config it is made of."""
 
 
-def _suite(config: Config, ours: Contestant, peers: Callable[[], Iterable[Contestant]]) -> Suite:
+def _suite(
+    config: Config, ours: list[Contestant], peers: Callable[[], Iterable[Contestant]] | None = None
+) -> Suite:
     """Ours, and the peers if their library is there."""
     found, skipped = [], []
-    if importlib.util.find_spec("torch"):
+    if peers and importlib.util.find_spec("torch"):
         found = list(peers())
-    else:
+    elif peers:
         skipped.append("PyTorch is skipped: not installed (`pip install -e .[bench]`).")
     values = config.to_dict()
     setting = {name: values[name] for name in ("seed", "model", "task", "train", "log")}
-    return Suite(setting, config.train.meta_batch, [ours, *found], skipped)
+    return Suite(setting, config.train.meta_batch, [*ours, *found], skipped)
 
 
 @contextlib.contextmanager
@@ -122,7 +158,7 @@ def run(suite: Suite, name: str, output: Path, *, seconds: float, repeats: int) 
     """Check that the contestants agree, race them, write the JSON and the chart, print a table."""
     agreement = require_same(suite.contestants)
     found = report.provenance(f"speed: {name}", suite.setting)
-    if not suite.skipped:
+    if importlib.util.find_spec("torch"):
         found["versions"]["torch"] = importlib.metadata.version("torch")
     found |= {
         # XLA's alone; torch's threads are set for each run.

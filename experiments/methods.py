@@ -246,42 +246,61 @@ def chosen_step_size(config: Config, problem: Problem, method: str) -> dict[floa
     return scores
 
 
-def compare(config: Config, **options: Any) -> Iterator[dict[str, Any]]:
-    """A row for each method on the config's problem, see `run`."""
+def compare(config: Config, methods: Sequence[str], **options: Any) -> Iterator[dict[str, Any]]:
+    """A row for each of the methods on the config's problem, see `run`."""
     problem = PROBLEMS[config.problem](config, **options)
-    for method in config.methods.split(","):
+    for method in methods:
         tried = chosen_step_size(config, problem, method)
         inner_lr = max(tried, key=lambda lr: problem.better * tried[lr])
-        seeds, costs = [], []
-        for seed in config.seeds:
-            trained = train(config, problem, method, inner_lr, config.iterations, seed)
-            found = score(config, problem, trained, problem.test, config.evaluate_tasks, seed)
-            costs.append(trained)
-            curve = {"seed": seed, "mean": found.mean.tolist(), "ci95": found.ci95.tolist()}
-            seeds.append(curve | {"num_diverged": found.num_diverged})
-        finals = [seed["mean"][-1] for seed in seeds]
         yield {
             "problem": config.problem,
             "method": method,
             "measures": problem.unit,
             "inner_lr": inner_lr,
             "tried": {str(lr): value for lr, value in tried.items()},
-            "mean": float(np.mean(finals)),
-            # Over seeds and test tasks: half the range of three seeds says little by itself.
-            "ci95": float(np.sqrt(np.sum([s["ci95"][-1] ** 2 for s in seeds])) / len(seeds)),
-            "lowest": min(finals),
-            "highest": max(finals),
-            "milliseconds_per_step": float(np.median([cost.milliseconds for cost in costs])),
-            "temporary_megabytes": costs[0].temporary_megabytes,
-            "seeds": seeds,
-        }
+        } | summary([_seed(config, problem, method, inner_lr, seed) for seed in config.seeds])
+
+
+def _seed(config: Config, problem: Problem, method: str, inner_lr: float, seed: int):
+    """Train and test once: scores after every inner step and costs, or why there are none."""
+    try:
+        trained = train(config, problem, method, inner_lr, config.iterations, seed)
+    except FloatingPointError as error:
+        return {"seed": seed, "failed": str(error)}
+    found = score(config, problem, trained, problem.test, config.evaluate_tasks, seed)
+    return {
+        "seed": seed,
+        "mean": found.mean.tolist(),
+        "ci95": found.ci95.tolist(),
+        "num_diverged": found.num_diverged,
+        "milliseconds_per_step": trained.milliseconds,
+        "temporary_megabytes": trained.temporary_megabytes,
+    }
+
+
+def summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of the seeds that trained to the end: after adaptation, and what a meta-step costs."""
+    done = [seed for seed in seeds if "failed" not in seed]
+    found: dict[str, Any] = {"seeds": seeds, "num_failed": len(seeds) - len(done)}
+    if not done:
+        return found
+    finals = [seed["mean"][-1] for seed in done]
+    return found | {
+        "mean": float(np.mean(finals)),
+        # Of the test tasks, all seeds together; what the seeds themselves do is in their range.
+        "ci95": float(np.sqrt(np.sum([seed["ci95"][-1] ** 2 for seed in done])) / len(done)),
+        "lowest": min(finals),
+        "highest": max(finals),
+        "milliseconds_per_step": float(np.median([s["milliseconds_per_step"] for s in done])),
+        "temporary_megabytes": done[0]["temporary_megabytes"],
+    }
 
 
 def run(config: Config, output: Path, **options: Any) -> dict[str, Any]:
     """Compare methods on the config's problem.
 
-    The JSON is written after each method, beside what it holds of other problems; the figure and
-    the table show all of them.
+    The JSON is written after each method, beside what it holds of other problems; a run that was
+    stopped goes on after the last method that was finished. The figure and the table show all.
 
     Args:
       config: from `configs.methods`.
@@ -290,10 +309,17 @@ def run(config: Config, output: Path, **options: Any) -> dict[str, Any]:
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     found = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
-    own = report.provenance(f"methods: {config.problem}", config.to_dict()) | {"results": []}
+    own = report.provenance(f"methods: {config.problem}", config.to_dict())
+    before = found.get(config.problem, {})
+    same = all(
+        before.get(name) == json.loads(json.dumps(own[name])) for name in ("config", "versions")
+    )
+    own["results"] = before["results"] if same else []
     found[config.problem] = own
-    with progress(f"methods, {config.problem}", len(config.methods.split(","))) as update:
-        for row in compare(config, **options):
+    methods = config.methods.split(",")
+    done = len(own["results"])
+    with progress(f"methods, {config.problem}", len(methods), done) as update:
+        for row in compare(config, methods[done:], **options):
             own["results"].append(row)
             files.write_json(output, found)
             update(len(own["results"]), row["method"])
@@ -305,17 +331,21 @@ def run(config: Config, output: Path, **options: Any) -> dict[str, Any]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown, a line per method."""
-    cells = [
-        [
-            row["problem"],
-            row["method"],
-            f"{row['inner_lr']:g}",
-            f"{row['mean']:.3f} ± {row['ci95']:.3f} ({row['lowest']:.3f} to {row['highest']:.3f})",
+    cells = []
+    for row in rows:
+        cells.append([row["problem"], row["method"], f"{row['inner_lr']:g}"])
+        failed = f"{row['num_failed']} of {len(row['seeds'])} seeds failed"
+        if "mean" not in row:
+            cells[-1] += [failed, "", ""]
+            continue
+        quality = f"{row['mean']:.3f} ± {row['ci95']:.3f}"
+        spread = f"({row['lowest']:.3f} to {row['highest']:.3f})"
+        megabytes = row["temporary_megabytes"]
+        cells[-1] += [
+            f"{quality} {spread}" + (f", {failed}" if row["num_failed"] else ""),
             f"{row['milliseconds_per_step']:.2f}",
-            f"{row['temporary_megabytes']:.1f}" if row["temporary_megabytes"] else "",
+            f"{megabytes:.1f}" if megabytes else "",
         ]
-        for row in rows
-    ]
     header = ["problem", "method", "inner step size", "after adaptation (seeds)"]
     return "\n".join(report.markdown_table([*header, "ms per meta-step", "MB"], cells))
 
@@ -326,12 +356,13 @@ def draw(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     figure = Figure(figsize=(1 + 5 * len(problems), 4.2), layout="constrained")
     panels = figure.subplots(1, len(problems), squeeze=False)[0]
     for axes, problem in zip(panels, problems, strict=True):
-        same = [row for row in rows if row["problem"] == problem]
+        same = [row for row in rows if row["problem"] == problem and "mean" in row]
         for row in same:
             where = row["milliseconds_per_step"], row["mean"]
             axes.errorbar(*where, yerr=row["ci95"], fmt="o", capsize=3)
             axes.annotate(row["method"], where, textcoords="offset points", xytext=(6, 4))
         axes.set(xscale="log", xlabel="ms per meta-step", title=problem)
-        axes.set_ylabel(f"{same[0]['measures']} after adaptation")
+        measured = next(row["measures"] for row in rows if row["problem"] == problem)
+        axes.set_ylabel(f"{measured} after adaptation")
         axes.grid(alpha=0.3)
     plots.save(figure, path)

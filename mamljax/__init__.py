@@ -8,10 +8,11 @@ Meta-learning is five functions, each built from the one before:
     backprop       the mean over tasks, differentiated               meta.py
     meta_step      an optax update of the meta-parameters            meta.py
 
-`maml` and `fomaml` are compositions of them; `fit` and `evaluate` run them.
+`maml` and `fomaml` are compositions of them, as are the further methods in `algorithms`; `fit` and
+`evaluate` run them.
 """
 
-from mamljax import losses, models, tasks
+from mamljax import algorithms, losses, models, tasks
 from mamljax.algorithms import fomaml, maml
 from mamljax.evaluate import evaluate
 from mamljax.inner import inner_update, unroll
@@ -30,6 +31,7 @@ __all__ = [
     "Task",
     "TrainState",
     "__version__",
+    "algorithms",
     "backprop",
     "evaluate",
     "fit",

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 import pytest
 
+from mamljax import tasks
+
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 SNIPPETS = dict(re.findall(r"<!-- snippet: (\w+) -->\n```python\n(.*?)```", README, re.DOTALL))
 
@@ -26,6 +28,18 @@ def test_the_core_line_is_what_the_readme_shows():
     grads, metrics = scope["gradient"], scope["metrics"]
     assert metrics.loss == pytest.approx(float(np.mean(metrics.task_losses)), rel=1e-5)
     assert set(grads) == {"Dense_0", "Dense_1"}
+
+
+def test_methods_combine_and_are_put_together():
+    scope = {}
+    exec(SNIPPETS["family"], scope)
+    own = scope["signed_maml"](scope["net"], scope["loss_fn"], 0.01, 2)
+    for learner in (scope["combined"], own):
+        batch = tasks.sample_tasks(tasks.sinusoid(5, 5), None, jax.random.key(0), 3)
+        meta_params = learner.init(jax.random.key(1), batch.query.inputs[0])
+        gradient, _ = learner.meta_gradient(meta_params, batch, jax.random.key(2))
+        assert jax.tree.structure(gradient) == jax.tree.structure(meta_params)
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))
 
 
 def test_policies_train_and_evaluate():

@@ -223,6 +223,21 @@ def test_omniglot_is_the_same_step_in_torch(tmp_path):
         one.run(1)
 
 
+def test_inner_loops_differ_in_memory_and_order_alone(tmp_path):
+    config = benchmark.SUITES["inner_loop"][1]()
+    assert config.train.num_inner_steps == 10
+    config.train.meta_batch, config.model.filters, config.log.chunk = 2, 4, 1
+    suite = benchmark.inner_loop(tmp_path, config)
+    second, remat, first = suite.contestants
+    (record,) = race.require_same(suite.contestants)
+    assert record["name"] == "second-order, remat"
+    assert record["gradient_error"] < 1e-9
+    assert first.check is None
+    assert (
+        2 * max(remat.temporary_megabytes, first.temporary_megabytes) < second.temporary_megabytes
+    )
+
+
 def test_torch_draws_the_episodes_of_the_config():
     pytest.importorskip("torch")
     from experiments.peers import torch_omniglot

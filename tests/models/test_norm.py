@@ -109,3 +109,13 @@ def test_own_epsilon():
 def test_wrong_kind_is_explained():
     with pytest.raises(ValueError, match=r"norm must be one of .*Did you mean 'batch'"):
         params_of(Norm("batchnorm"))
+
+
+def test_every_inner_step_may_have_parameters_of_its_own(randomised):
+    norm, x = Norm("batch", scale=True, steps=3), features()
+    params = randomised(params_of(norm))
+    assert jax.tree.map(jnp.shape, params) == {"scale": (3, 3), "offset": (3, 3)}
+    for step, row in ((0, 0), (2, 2), (7, 2)):  # later steps take the last one's
+        one = jax.tree.map(lambda rows, row=row: rows[row], params)
+        expected = Norm("batch", scale=True).apply({"params": one}, x)
+        np.testing.assert_array_equal(norm.apply({"params": params}, x, step=step), expected)

@@ -70,3 +70,25 @@ def test_devices_share_the_drawing():
         assert len(found.support.inputs.sharding.device_set) == 3
     with pytest.raises(ValueError, match="4 tasks does not divide over 3 devices"):
         sample_tasks(noise, 2.0, KEY, 4, mesh=mesh)
+
+
+@pytest.mark.parametrize("task_chunk", [1, 2, 3, 7, 10])
+@pytest.mark.parametrize("devices", [None, 2])
+def test_drawing_in_chunks_draws_the_same(task_chunk, devices):
+    mesh = devices and sharding.task_mesh(jax.devices()[:devices])
+
+    def sampler(meta_params, key):
+        task = noise(meta_params, key)
+        return task._replace(query=Batch(task.query.inputs, jnp.zeros((0, 3))))  # nothing in it
+
+    found = sample_tasks(sampler, 2.0, KEY, 14, task_chunk=task_chunk, mesh=mesh)
+    expected = sample_tasks(sampler, 2.0, KEY, 14)
+    for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        assert a.shape == b.shape
+        if a.size:  # jax cannot fetch an empty array that lies on several devices
+            np.testing.assert_array_equal(a, b)
+
+
+def test_size_of_a_chunk_is_checked():
+    with pytest.raises(ValueError, match="task_chunk must be an integer of at least 1; got 0"):
+        sample_tasks(noise, 1.0, KEY, 4, task_chunk=0)
