@@ -5,7 +5,7 @@ same environment; random initialisation is not trained. All adapt to the same te
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import optax
 from experiments import meta_rl_figures, settings
 from experiments.settings import Config
 from experiments.training import train
-from mamljax import checks, evaluate, models, report, rl
+from mamljax import checks, evaluate, metrics, models, report, rl
 from mamljax.baselines import tune_inner_lr
 from mamljax.evaluate import Report
 from mamljax.partition import by_path
@@ -104,7 +104,11 @@ def run(
         "wall_seconds": time.perf_counter() - started,
         "train": trained,
         "results": results,
-        "details": {"inner_lr": inner_lr, "oracle_gap_closed": gap_closed(scores)},
+        "details": {
+            "inner_lr": inner_lr,
+            "oracle_gap_closed": gap_closed(scores),
+            "broken_episodes_in_training": broken_episodes(workdir, methods),
+        },
     }
     report.write(workdir, summary)
     report.show(summary)
@@ -348,6 +352,19 @@ def gap_closed(scores: Mapping[str, Report]) -> dict[str, list[float]]:
         for name, found in scores.items()
         if len(found.mean) > 1 and np.isfinite(found.mean).all()
     }
+
+
+def broken_episodes(workdir: Path, names: Iterable[str]) -> dict[str, int]:
+    """By trained method: episodes that ended because the physics was no longer finite."""
+    totals: dict[str, float] = {}
+    steps = dict.fromkeys(names, 0)
+    for record in metrics.read(workdir / metrics.FILE):
+        name = record["run"]
+        if name in steps and record.get("broken_episodes") is not None:  # the mean of a chunk
+            done = record["step"] - steps[name]
+            totals[name] = totals.get(name, 0.0) + record["broken_episodes"] * done
+            steps[name] = record["step"]
+    return {name: round(total) for name, total in totals.items()}
 
 
 def paper(config: Config, method: str) -> dict[str, Any] | None:

@@ -8,13 +8,15 @@ import pytest
 from configs import methods as methods_config
 from experiments import methods
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture
 def small():
     config = methods_config.get_config("sinusoid")
     config.iterations, config.tune_iterations, config.chunk = 60, 20, 20
     config.num_steps, config.meta_batch, config.evaluate_tasks, config.tune_tasks = 2, 4, 50, 20
-    config.seeds, config.candidates = (0, 1), (0.01, 1e30)
+    config.seeds, config.candidates = (0,), (0.01,)
     return config
 
 
@@ -24,7 +26,7 @@ def test_every_method_of_the_config_has_a_learner():
 
 
 def test_a_run_that_was_stopped_goes_on(small, tmp_path, monkeypatch, capsys):
-    small.methods = "maml,maml_plus_plus,reptile"
+    small.methods = "maml_plus_plus,reptile"
     output = tmp_path / "results" / "methods.json"
     seed = methods._seed
 
@@ -39,7 +41,7 @@ def test_a_run_that_was_stopped_goes_on(small, tmp_path, monkeypatch, capsys):
             methods.run(small, output)
     before = json.loads(output.read_text())["sinusoid"]["results"]
     found = methods.run(small, output)["sinusoid"]["results"]
-    assert found[:2] == before
+    assert found[:1] == before
     assert [row["method"] for row in found] == small.methods.split(",")
     assert output.with_suffix(".png").exists()
     assert "maml_plus_plus" in capsys.readouterr().out
@@ -50,6 +52,7 @@ def test_a_run_that_was_stopped_goes_on(small, tmp_path, monkeypatch, capsys):
 
 
 def test_rows_hold_quality_and_cost(small):
+    small.seeds, small.candidates = (0, 1), (0.01, 1e30)
     (row,) = methods.compare(small, ["maml"])
     assert row["inner_lr"] == 0.01  # not the one that diverges
     assert row["tried"] == {"0.01": pytest.approx(row["tried"]["0.01"]), "1e+30": np.inf}
@@ -67,6 +70,6 @@ def test_rows_hold_quality_and_cost(small):
 def test_seeds_that_fail_are_told(small, tmp_path, capsys):
     small.methods, small.candidates = "maml", (1e30,)
     (row,) = methods.run(small, tmp_path / "methods.json")["sinusoid"]["results"]
-    assert row["num_failed"] == 2
+    assert row["num_failed"] == 1
     assert "not finite" in row["seeds"][0]["failed"]
-    assert "2 of 2 seeds failed" in capsys.readouterr().out
+    assert "1 of 1 seeds failed" in capsys.readouterr().out
