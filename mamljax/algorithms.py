@@ -171,7 +171,8 @@ def maml_plus_plus(
     first, with weights that move to the last one; the first iterations may be first-order. The rest
     of the method lies elsewhere: a norm with parameters for each step (``norm_steps`` of the
     networks), shared between tasks (``partition=all_but("norm")``), and a cosine schedule in the
-    outer optimizer (`optax.cosine_decay_schedule`).
+    outer optimizer (`optax.cosine_decay_schedule`). The norm's statistics are those of the batch at
+    each step; the authors' code normalises by these too, and only keeps the running averages.
 
     Args:
       model, loss_fn: see `maml`.
