@@ -183,7 +183,7 @@ def train_all(
             meta_batch=config.train.meta_batch,
             log=config.log,
             workdir=workdir,
-            depends_on=depends_on(config),
+            depends_on=depends_on(config, method),
             validate=scorer(
                 config,
                 method,
@@ -236,11 +236,13 @@ def sampler(config: Config, method: Method, learner: Learner, episodes: int) -> 
     )
 
 
-def depends_on(config: Config) -> dict[str, Any]:
+def depends_on(config: Config, method: Method) -> dict[str, Any]:
     """What trained parameters depend on: for how long and how fast is left to choose anew."""
     values = config.to_dict()
     fields = {name: values[name] for name in ("seed", "env", "model")}
-    free = ("num_iterations", "task_chunk", "rollout_chunk")
+    free = ["num_iterations", "task_chunk", "rollout_chunk"]
+    if not method.adapts:
+        free += ["num_inner_steps", "inner_lr", "inner_loss", "first_order"]
     fields["train"] = {name: x for name, x in values["train"].items() if name not in free}
     return fields
 

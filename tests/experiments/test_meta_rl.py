@@ -103,6 +103,17 @@ def test_a_finished_run_is_only_tested_again(finished):
     assert (workdir / "metrics.jsonl").read_text() == before
 
 
+@pytest.mark.parametrize("name", ["maml", "pretrain", "oracle", "context"])
+def test_only_what_adapts_in_training_depends_on_how(name):
+    config = small(navigation_config.get_config(), name)
+    method = meta_rl.build(config, navigation.build(config), name)
+    before = meta_rl.depends_on(config, method)
+    config.train.inner_lr = 0.1
+    assert (meta_rl.depends_on(config, method) == before) == (not method.adapts)
+    config.train.max_kl = 0.1
+    assert meta_rl.depends_on(config, method) != before
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
