@@ -61,9 +61,13 @@ def learned_sgd(
     Finn et al. 2017, section 2.2 (one for the model); Meta-SGD, Li et al. 2017 (one for each
     parameter); MAML++, Antoniou et al. 2019, section 4 (one for each tensor and step).
 
+    What is learned are factors of `learning_rate`, from 1; they may become negative. The papers
+    learn the step sizes themselves, and an outer optimizer such as Adam, which moves everything by
+    as much, then changes small ones by a large part of their size: on sinusoids they diverged.
+
     Args:
-      learning_rate: where all step sizes begin. They may become negative.
-      per: ``model``, ``tensor`` or ``parameter``: what shares a step size.
+      learning_rate: where all step sizes begin.
+      per: ``model``, ``tensor`` or ``parameter``: what shares a factor.
       num_steps: learn them for each of this many inner steps; later steps take the last one's.
         None shares them between the steps.
     """
@@ -73,21 +77,18 @@ def learned_sgd(
 
     def init(adapting):
         if per == "model":
-            return jnp.full(steps, learning_rate, jnp.result_type(*jax.tree.leaves(adapting)))
+            return jnp.ones(steps, jnp.result_type(*jax.tree.leaves(adapting)))
         return jax.tree.map(
-            lambda x: jnp.full(
-                steps + (x.shape if per == "parameter" else ()), learning_rate, x.dtype
-            ),
-            adapting,
+            lambda x: jnp.ones(steps + (x.shape if per == "parameter" else ()), x.dtype), adapting
         )
 
-    def update(rates, gradients, step):
+    def update(factors, gradients, step):
         if steps:
             now = jnp.minimum(step, steps[0] - 1)
-            rates = jax.tree.map(lambda rate: rate[now], rates)
+            factors = jax.tree.map(lambda factor: factor[now], factors)
         if per == "model":
-            rates = jax.tree.map(lambda _: rates, gradients)
-        return jax.tree.map(lambda rate, gradient: -rate * gradient, rates, gradients)
+            factors = jax.tree.map(lambda _: factors, gradients)
+        return jax.tree.map(lambda f, g: -learning_rate * f * g, factors, gradients)
 
     return InnerRule(init, update)
 

@@ -137,11 +137,11 @@ def test_rates_belong_to_their_tensor_and_step(tasks_of, params_of):
     learner = maml(MODEL, MSE, inner_tx=rule, num_steps=3)
     tasks = tasks_of(1)
     params = params_of(learner, tasks)
-    rates = jax.tree.map(jnp.zeros_like, params.rule)
-    rates["Dense_1"]["bias"] = jnp.array([0.0, 0.1])
+    factors = jax.tree.map(jnp.zeros_like, params.rule)
+    factors["Dense_1"]["bias"] = jnp.array([0.0, 0.5])
     support = jax.tree.map(lambda x: x[0], tasks.support)
     seen = learner.adapt(
-        WithRule(params.model, rates), support, KEY, observe=lambda params, step: params
+        WithRule(params.model, factors), support, KEY, observe=lambda params, step: params
     ).observed
     changes = jax.tree.map(
         lambda x: np.any(np.diff(x, axis=0) != 0, axis=tuple(range(1, x.ndim))), seen
@@ -161,12 +161,12 @@ def test_learned_rates_find_the_best_step_size():
     learner = algorithms.meta_sgd(model, half_squared, inner_lr=0.1, per="model")
     goals = jnp.array([[-2.0], [1.0], [3.0]])
     tasks = Task(Batch(goals, goals), Batch(goals, goals))
-    tx = optax.sgd(0.05)
+    tx = optax.sgd(5.0)
     state = meta.init_state(learner.init(KEY, goals[0]), tx)
     step = jax.jit(meta_step(learner.meta_gradient, tx))
     for _ in range(200):
         state, metrics = step(state, tasks, KEY)
-    assert float(state.meta_params.rule) == pytest.approx(1.0, abs=1e-3)
+    assert 0.1 * float(state.meta_params.rule) == pytest.approx(1.0, abs=1e-3)
     assert float(metrics.loss) < 1e-5
 
 
