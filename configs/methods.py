@@ -36,14 +36,14 @@ def get_config(problem: str) -> ConfigDict:
         config.iterations, config.tune_iterations, config.chunk = 10_000, 2_000, 500
         config.meta_batch, config.num_steps = 25, 5
         config.shots, config.queries, config.test_queries = 10, 10, 100
-        config.candidates = (0.001, 0.003, 0.01, 0.03)
-        config.context_candidates = (0.1, 0.3, 1.0)  # of cavia
+        config.candidates = (0.001, 0.003, 0.01, 0.03, 0.1)
+        config.context_candidates = (0.03, 0.1, 0.3, 1.0)  # of cavia
     else:
         config.cpu_threads, config.cpu_devices = 0, 0
-        config.iterations, config.tune_iterations, config.chunk = 1_000, 200, 50
+        config.iterations, config.tune_iterations, config.chunk = 1_000, 100, 50
         config.meta_batch, config.num_steps = 16, 3
         config.ways, config.shots, config.queries, config.test_queries = 5, 1, 1, 1
         config.filters = 32
-        config.candidates = (0.05, 0.2, 1.0)
+        config.candidates = (0.05, 0.2, 1.0, 4.0)
         config.context_candidates = (1.0, 10.0, 100.0)
     return config
