@@ -41,9 +41,10 @@ def base(name: str) -> Any:
     # directions that change the policy before adaptation alone; with 1e-5 some seeds run away along
     # them.
     config.train.damping = 1e-2
-    # Episodes of each query set at whose states the Fisher matrix is taken, 0 for all. The
-    # adaptation within it, the gradient and the line search always use all.
-    config.train.curvature_episodes = 5
+    # Episodes of each support and query set that the Fisher matrix sees, 0 for all; the gradient
+    # and the line search always see all.
+    config.train.curvature_support = 5
+    config.train.curvature_query = 5
     config.train.rollout_chunk = 0  # tasks that are simulated at a time on a device, 0 for all
     config.train.task_chunk = 1  # tasks that are differentiated at a time, 0 for all
 

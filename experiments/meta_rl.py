@@ -218,7 +218,8 @@ def step_of(config: Config, learner: Learner, tx: optax.GradientTransformation) 
     return rl.trpo_step(
         learner,
         tx,
-        curvature_episodes=config.train.curvature_episodes or None,
+        curvature_support=config.train.curvature_support or None,
+        curvature_query=config.train.curvature_query or None,
         task_chunk=config.train.task_chunk or None,
         mesh=largest_task_mesh(config.train.meta_batch),
     )

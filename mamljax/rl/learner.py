@@ -64,7 +64,8 @@ def trpo_step(
     learner: Learner,
     tx: optax.GradientTransformation | None = None,
     *,
-    curvature_episodes: int | None = None,
+    curvature_support: int | None = None,
+    curvature_query: int | None = None,
     task_chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> StepFn:
@@ -73,11 +74,12 @@ def trpo_step(
     Args:
       learner: what is trained.
       tx: the outer update, `trpo()` by default.
-      curvature_episodes, task_chunk, mesh: see `policy_arguments`.
+      curvature_support, curvature_query, task_chunk, mesh: see `policy_arguments`.
     """
     arguments = policy_arguments(
         learner,
-        curvature_episodes=curvature_episodes,
+        curvature_support=curvature_support,
+        curvature_query=curvature_query,
         task_chunk=task_chunk,
         mesh=mesh,
     )

@@ -163,7 +163,8 @@ def backtrack(
 def policy_arguments(
     learner: Learner,
     *,
-    curvature_episodes: int | None = None,
+    curvature_support: int | None = None,
+    curvature_query: int | None = None,
     task_chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> Callable[[Params, Task, Array], dict[str, Any]]:
@@ -176,14 +177,20 @@ def policy_arguments(
 
     Args:
       learner: what is trained.
-      curvature_episodes: take the Fisher matrix at the states of this many query episodes of each
-        task; None takes all. The adaptation always sees all support episodes: from fewer it would
-        be noisier, the matrix larger, and the steps too short.
+      curvature_support: let the adaptation within the Fisher matrix see this many support episodes
+        of each task and step; None takes all. With fewer it is noisier, which makes the matrix
+        larger and the steps shorter; the products cost as much less.
+      curvature_query: take the matrix at the states of this many query episodes; None takes all.
+        The gradient and the trials always see all episodes of both.
       task_chunk: linearise this many tasks at a time; None takes all at once.
       mesh: split the tasks over the devices of a mesh, see `sharding.task_mesh`.
     """
-    if curvature_episodes is not None:
-        checks.at_least("curvature_episodes", curvature_episodes, 1)
+    for name, number in (
+        ("curvature_support", curvature_support),
+        ("curvature_query", curvature_query),
+    ):
+        if number is not None:
+            checks.at_least(name, number, 1)
 
     def adapted_policy(meta_params, task, key):
         params = learner.adapt(meta_params, task.support, key).params
@@ -200,8 +207,10 @@ def policy_arguments(
     def arguments(meta_params, tasks, key):
         _check_recorded(tasks)
         keys = jax.random.split(key, checks.leading_axis("tasks", tasks))
-        query = jax.tree.map(lambda x: x[:, :curvature_episodes], tasks.query)
-        few = tasks._replace(query=query)
+        few = Task(
+            jax.tree.map(lambda x: x[:, :, :curvature_support], tasks.support),
+            jax.tree.map(lambda x: x[:, :curvature_query], tasks.query),
+        )
 
         def policies(meta_params):
             return over_tasks(adapted_policy, meta_params, few, keys)

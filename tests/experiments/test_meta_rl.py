@@ -22,7 +22,7 @@ def small(config, methods):
     config.train.num_iterations = 2
     config.train.meta_batch = 2
     config.train.episodes = 3
-    config.train.curvature_episodes = 2
+    config.train.curvature_support = config.train.curvature_query = 2
     config.train.cg_iterations = 3
     config.log.chunk = 1
     config.log.checkpoint_every = 1

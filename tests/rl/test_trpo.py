@@ -65,10 +65,13 @@ def test_curvature_is_the_dense_fisher_matrix(recorded_of, options, task_chunk):
 
 
 @pytest.mark.usefixtures("quick_compilation")
-def test_a_subsample_of_query_episodes_gives_the_curvature_at_their_states(recorded_of):
+def test_a_subsample_of_episodes_gives_the_curvature_of_those_episodes(recorded_of):
     learner, params, tasks = recorded_of(episodes=6)
-    few = tasks._replace(query=jax.tree.map(lambda x: x[:, :2], tasks.query))
-    part = rl.policy_arguments(learner, curvature_episodes=2)
+    few = tasks._replace(
+        support=jax.tree.map(lambda x: x[:, :, :3], tasks.support),
+        query=jax.tree.map(lambda x: x[:, :2], tasks.query),
+    )
+    part = rl.policy_arguments(learner, curvature_support=3, curvature_query=2)
     whole = rl.policy_arguments(learner)
     found = part(params, tasks, KEY)["curvature"](params)
     expected = whole(params, few, KEY)["curvature"](params)
