@@ -40,7 +40,7 @@ def get_config(problem: str) -> ConfigDict:
         config.context_candidates = (0.03, 0.1, 0.3, 1.0)  # of cavia
     else:
         config.cpu_threads, config.cpu_devices = 0, 0
-        config.iterations, config.tune_iterations, config.chunk = 1_000, 100, 50
+        config.iterations, config.tune_iterations, config.chunk = 600, 100, 50
         config.meta_batch, config.num_steps = 16, 3
         config.ways, config.shots, config.queries, config.test_queries = 5, 1, 1, 1
         config.filters = 32

@@ -36,13 +36,20 @@ class Curve(NamedTuple):
 def learning_curves(
     path: Path, panels: Mapping[str, Mapping[str, Curve]], *, ylabel: str, title: str
 ) -> None:
-    """Scores against inner steps, one panel per setting and one line per method, with intervals."""
+    """Scores against inner steps, one panel per setting and one line per method, with intervals.
+
+    A method with a single score, which takes no steps, is a level line.
+    """
     figure = Figure(figsize=(2.5 + 4 * len(panels), 3.8), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (setting, curves) in zip(axes, panels.items(), strict=True):
+        longest = max(len(curve.mean) for curve in curves.values())
         for index, (method, curve) in enumerate(curves.items()):
-            steps, mean, half = np.arange(len(curve.mean)), np.array(curve.mean), curve.ci95
+            mean, half = np.array(curve.mean), np.array(curve.ci95)
             style = ("o-", "s--", "^:", "v-.")[index % 4]
+            if len(mean) == 1:
+                mean, half, style = mean.repeat(longest), half.repeat(longest), "-."
+            steps = np.arange(len(mean))
             axis.plot(steps, mean, style, label=method, markersize=4)
             axis.fill_between(steps, mean - half, mean + half, alpha=0.2)
         axis.set(title=setting, xlabel="gradient steps")

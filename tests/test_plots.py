@@ -18,6 +18,15 @@ def test_learning_curves_draw_one_panel_per_setting(tmp_path):
     assert one.std() > 0.01  # not a blank sheet
 
 
+def test_a_method_without_steps_is_a_level_line(tmp_path):
+    curves = {"maml": plots.Curve([3.0, 1.0], [0.0, 0.0]), "oracle": plots.Curve([0.5], [0.0])}
+    plots.learning_curves(tmp_path / "level.png", {"": curves}, ylabel="mse", title="t")
+    drawn = image.imread(tmp_path / "level.png")
+    orange = (drawn[..., 0] > 0.9) & (drawn[..., 2] < 0.3)
+    across = orange.any(axis=0).mean()
+    assert across > 0.3  # of the width of the sheet; a single marker is a hundredth
+
+
 def test_fitted_curves_draw_support_points_and_every_curve(tmp_path):
     grid = np.linspace(-5, 5, 50)
     fit = plots.Fit("maml", grid, np.sin(grid), (grid[:5], np.sin(grid[:5])), {"pre": grid * 0})
