@@ -276,6 +276,7 @@ def main(argv: Sequence[str]) -> None:
     if name == "methods":
         config = methods_config.get_config(flags.FLAGS.problem)
         settings.set_up_cpu(config)
+        settings.keep_compiled_programs()  # the seeds share theirs; times leave compiling out
         folder = {"data_dir": flags.FLAGS.data_dir} if flags.FLAGS.data_dir else {}
         methods.run(config, output, **folder)
         return

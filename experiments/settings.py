@@ -54,7 +54,7 @@ def main(run: Callable[[Config, Path], object], default_config: str) -> None:
         except OSError as error:  # raised at the first use of a config whose file is not there
             _refuse(str(error).splitlines()[-1].strip())
         set_up_cpu(config)
-        _keep_compiled_programs()
+        keep_compiled_programs()
         logging.set_verbosity(logging.WARNING)  # orbax tells of every file it writes
         try:
             run(config, Path(flags.FLAGS.workdir))
@@ -87,7 +87,7 @@ def set_up_cpu(config: Config) -> None:
         os.environ["XLA_FLAGS"] = f"{given} --xla_cpu_multi_thread_eigen=false".strip()
 
 
-def _keep_compiled_programs() -> None:
+def keep_compiled_programs() -> None:
     """Compile once per machine, not once per process, unless the user set another cache."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
