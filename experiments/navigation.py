@@ -54,7 +54,8 @@ def draw(figures: Path, trained: meta_rl.Trained) -> None:
             f"{s} step{'' if s == 1 else 's'}": np.asarray(walk(params))
             for s, params in enumerate(steps)
         }
-    plots.paths(figures / "paths.png", panels, goal, title="Paths to one goal")
+    reach = 1.6 * trained.config.env.reach
+    plots.paths(figures / "paths.png", panels, goal, reach=reach, title="Paths to one goal")
 
 
 if __name__ == "__main__":

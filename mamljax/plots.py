@@ -108,7 +108,12 @@ def episode(path: Path, support: np.ndarray, query: np.ndarray, *, ways: int) ->
 
 
 def paths(
-    path: Path, panels: Mapping[str, Mapping[str, np.ndarray]], goal: np.ndarray, *, title: str
+    path: Path,
+    panels: Mapping[str, Mapping[str, np.ndarray]],
+    goal: np.ndarray,
+    *,
+    reach: float,
+    title: str,
 ) -> None:
     """Paths in the plane: a panel per method, a colour per number of gradient steps.
 
@@ -116,6 +121,7 @@ def paths(
       path: of the PNG.
       panels: by method and label, positions ``[E, H, 2]``.
       goal: ``[2]``, marked by a star.
+      reach: the plane is shown from minus this to this; paths may leave the picture.
       title: of the figure.
     """
     figure = Figure(figsize=(1 + 4 * len(panels), 4.4), layout="constrained")
@@ -126,7 +132,7 @@ def paths(
             for index, steps in enumerate(positions):
                 axis.plot(*steps.T, color=color, linewidth=1, label=None if index else label)
         axis.plot(*goal, "*", color="tab:red", markersize=14, label="goal")
-        axis.set(title=method, aspect="equal")
+        axis.set(title=method, aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach))
         axis.grid(alpha=0.3)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))

@@ -64,8 +64,8 @@ def test_training_curves_show_the_loss_and_every_validation_step(tmp_path):
 def test_paths_show_every_episode_and_the_goal(tmp_path):
     walk = np.cumsum(np.full((2, 5, 2), 0.1), axis=1)
     panels = {"maml": {"0 steps": walk, "1 step": -walk}, "random": {"0 steps": walk}}
-    plots.paths(tmp_path / "near.png", panels, np.zeros(2), title="t")
-    plots.paths(tmp_path / "far.png", panels, np.full(2, 0.4), title="t")
+    plots.paths(tmp_path / "near.png", panels, np.zeros(2), reach=1.0, title="t")
+    plots.paths(tmp_path / "far.png", panels, np.full(2, 0.4), reach=1.0, title="t")
     near, far = (image.imread(tmp_path / f"{name}.png") for name in ("near", "far"))
     assert near.shape[1] > near.shape[0]
     assert near.shape == far.shape
