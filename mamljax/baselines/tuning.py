@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from mamljax import checks
 from mamljax.evaluate import query_curves
@@ -31,7 +30,6 @@ def tune_inner_lr(
     num_tasks: int,
     num_steps: int,
     task_chunk: int | None = None,
-    mesh: Mesh | None = None,
 ) -> Tuned:
     """Choose the step size with the lowest query loss, averaged over inner steps 1 to `num_steps`.
 
@@ -46,8 +44,7 @@ def tune_inner_lr(
       candidates: step sizes to compare.
       num_tasks: tuning tasks.
       num_steps: inner steps ``S``, 1 or more.
-      task_chunk: adapt to this many tasks at a time on each device, which bounds memory.
-      mesh: devices to split the tasks over, see `sharding.task_mesh`.
+      task_chunk: adapt to this many tasks at a time, which bounds memory.
 
     Raises:
       ValueError: without candidates, or if every one of them diverges.
@@ -64,7 +61,7 @@ def tune_inner_lr(
         def mean_loss(inner_lr):
             learner = make_learner(inner_lr)
             _, losses = query_curves(
-                learner, sampler, num_tasks, num_steps, None, chunk, meta_params, key, mesh
+                learner, sampler, num_tasks, num_steps, None, chunk, meta_params, key
             )
             return jnp.mean(losses[:, 1:])
 
