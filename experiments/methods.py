@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from experiments.settings import Config
 from mamljax import (
@@ -359,18 +360,35 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def draw(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Quality against time per meta-step, a panel per problem."""
+    """Quality against time per meta-step, a panel per problem, a mark per method."""
     problems = list(dict.fromkeys(row["problem"] for row in rows))
-    figure = Figure(figsize=(1 + 5 * len(problems), 4.2), layout="constrained")
+    figure = Figure(figsize=(2.2 + 4.2 * len(problems), 4.2), layout="constrained")
     panels = figure.subplots(1, len(problems), squeeze=False)[0]
+    handles: dict[str, Any] = {}
     for axes, problem in zip(panels, problems, strict=True):
-        same = [row for row in rows if row["problem"] == problem and "mean" in row]
+        same = [row for row in rows if row["problem"] == problem]
         for row in same:
-            where = row["milliseconds_per_step"], row["mean"]
-            axes.errorbar(*where, yerr=row["ci95"], fmt="o", capsize=3)
-            axes.annotate(row["method"], where, textcoords="offset points", xytext=(6, 4))
+            if "mean" not in row:
+                continue
+            index = list(LEARNERS).index(row["method"])
+            handles[row["method"]] = axes.errorbar(
+                row["milliseconds_per_step"],
+                row["mean"],
+                yerr=row["ci95"],
+                fmt="os^Dv"[index % 5],
+                color=f"C{index % 10}",
+                fillstyle="full" if index < 10 else "none",
+                capsize=3,
+            )
+        measures = same[0]["measures"]
         axes.set(xscale="log", xlabel="ms per meta-step", title=problem)
-        measured = next(row["measures"] for row in rows if row["problem"] == problem)
-        axes.set_ylabel(f"{measured} after adaptation")
-        axes.grid(alpha=0.3)
+        axes.set(
+            ylabel=f"{measures} after adaptation", yscale="log" if "error" in measures else "linear"
+        )
+        axes.grid(alpha=0.3, which="both")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    figure.legend(handles.values(), handles.keys(), loc="outside right center")
     plots.save(figure, path)
