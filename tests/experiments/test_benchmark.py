@@ -223,6 +223,7 @@ def test_omniglot_is_the_same_step_in_torch(tmp_path):
         one.run(1)
 
 
+@pytest.mark.slow
 def test_inner_loops_differ_in_memory_and_order_alone(tmp_path):
     config = benchmark.SUITES["inner_loop"][1]()
     assert config.train.num_inner_steps == 10

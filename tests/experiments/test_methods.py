@@ -47,8 +47,8 @@ def test_a_run_that_was_stopped_goes_on(small, tmp_path, monkeypatch, capsys):
     assert "maml_plus_plus" in capsys.readouterr().out
     # Another config begins anew.
     small.methods, small.iterations = "reptile", 40
-    (row,) = methods.run(small, output)["sinusoid"]["results"]
-    assert row["method"] == "reptile"
+    monkeypatch.setattr(methods, "compare", lambda *_, **options: iter(found[1:]))
+    assert methods.run(small, output)["sinusoid"]["results"] == found[1:]
 
 
 def test_rows_hold_quality_and_cost(small):
