@@ -62,10 +62,11 @@ def sinusoid(workdir: Path, config: Config) -> Suite:
     ours, batch = _mamljax(workdir, config, learner, sampler, start, large)
 
     def peers():
-        from experiments.peers import torch_sinusoid
+        from experiments.peers import torch_maml, torch_sinusoid
 
         weights = to_arrays(start), to_arrays(_double(large))
-        return torch_sinusoid.contestants(config, *weights, batch)
+        problem = torch_sinusoid.problem(config)
+        return torch_maml.contestants(problem, config.train, *weights, batch)
 
     return _suite(config, [ours], peers)
 
@@ -81,10 +82,11 @@ def omniglot(workdir: Path, config: Config) -> Suite:
     ours, batch = _mamljax(workdir, config, method.learner, sampler, start, start)
 
     def peers():
-        from experiments.peers import torch_omniglot
+        from experiments.peers import torch_maml, torch_omniglot
 
         weights = to_arrays(start), to_arrays(_double(start))
-        return torch_omniglot.contestants(config, images.images, *weights, batch)
+        problem = torch_omniglot.problem(config, images.images)
+        return torch_maml.contestants(problem, config.train, *weights, batch)
 
     return _suite(config, [ours], peers)
 

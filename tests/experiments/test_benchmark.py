@@ -31,9 +31,9 @@ def suite(tmp_path, config):
 @pytest.fixture
 def torch_peers():
     pytest.importorskip("torch")
-    from experiments.peers import torch_sinusoid
+    from experiments.peers import torch_maml
 
-    return torch_sinusoid
+    return torch_maml
 
 
 @pytest.fixture
@@ -114,37 +114,40 @@ def test_torch_computes_the_same_with_the_threads_it_was_given(suite, torch_peer
 
 @pytest.fixture
 def shared(config, tmp_path, torch_peers, monkeypatch):
-    """Our contestant, and what the peers are given: weights to start from, to compare at, tasks."""
+    """Our contestant, and what the peers are given.
+
+    The problem, the config of training, weights to start from and to compare at, tasks.
+    """
     given = []
     with monkeypatch.context() as patch:
-        patch.setattr(torch_peers, "contestants", lambda config, *args: given.extend(args) or [])
+        patch.setattr(torch_peers, "contestants", lambda *args: given.extend(args) or [])
         (ours,) = benchmark.sinusoid(tmp_path, config).contestants
     return ours, *given
 
 
-def test_a_first_order_gradient_is_not_the_same(config, shared, torch_peers, monkeypatch):
+def test_a_first_order_gradient_is_not_the_same(shared, torch_peers, monkeypatch):
     ours, *shared = shared
     autograd = torch_peers.torch.autograd
     first_order = functools.partial(lambda grad, *args, create_graph: grad(*args), autograd.grad)
     monkeypatch.setattr(autograd, "grad", first_order)
-    *_, looped = torch_peers.contestants(config, *shared)
+    *_, looped = torch_peers.contestants(*shared)
     with pytest.raises(race.DisagreementError, match="torch loop, 2 threads and mamljax"):
         race.require_same([ours, looped])
 
 
 @pytest.mark.parametrize("name", ["vmapped_loss", "looped_loss"])
-def test_torch_trains_as_mamljax_does(config, shared, torch_peers, monkeypatch, name):
-    _, _, weights, batch = shared
-    tensor = torch_peers.torch.tensor
-    monkeypatch.setattr(torch_peers, "sample_tasks", lambda config: map(tensor, batch))
-    meta_loss, theirs = getattr(torch_peers, name)(config.train.inner_lr), []
+def test_torch_trains_as_mamljax_does(config, shared, torch_peers, name):
+    _, problem, train, _, weights, batch = shared
+    problem = problem._replace(sample_tasks=lambda: problem.to_tasks(batch))
+    make_loss, theirs = getattr(torch_peers, name), []
+    meta_loss = make_loss(problem, train.inner_lr, train.num_inner_steps)
 
     def recorded(*args):
         loss = meta_loss(*args)
         theirs.append(loss.item())
         return loss
 
-    torch_peers._trainer(recorded, config, weights, 1)(20)
+    torch_peers.trainer(problem, recorded, train.meta_lr, weights, 1)(20)
     np.testing.assert_allclose(theirs, list(our_losses(config, weights, batch, 20)), rtol=1e-4)
     assert theirs[-1] < 0.9 * theirs[0]
 
@@ -162,9 +165,11 @@ def our_losses(config, weights, batch, num_steps):
 
 
 def test_torch_draws_the_same_kind_of_tasks(config, tasks_of, torch_peers):
+    from experiments.peers import torch_sinusoid
+
     torch_peers.torch.manual_seed(0)
     config.train.meta_batch = 20_000
-    theirs = [part.numpy() for part in torch_peers.sample_tasks(config)]
+    theirs = [part.numpy() for part in torch_sinusoid.problem(config).sample_tasks()]
     drawn = tasks_of(20_000, shots=config.train.shots, queries=config.train.queries)
     for found, expected in zip(theirs, jax.tree.leaves(drawn), strict=True):
         assert found.shape == expected.shape
