@@ -116,7 +116,8 @@ class Checkpoints:
         record = records[0]
         _refuse_changes(record["config"], _plain(self.config), self._path(record["step"]))
         abstract = jax.tree.map(_abstract, like)
-        return _orbax().restore(self._path(record["step"]) / "state", abstract)
+        found = _orbax().restore(self._path(record["step"]) / "state", abstract)
+        return jax.tree.map(_as_free, found, like)
 
     def _path(self, step: int) -> Path:
         return self.directory / f"{step:08d}"
@@ -180,6 +181,16 @@ def _orbax():
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     array = jax.numpy.asarray(leaf)
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
+
+
+def _as_free(found: Any, leaf: Any) -> jax.Array:
+    """What was read, bound to devices only if `leaf` is.
+
+    Orbax binds what it reads to the device of `leaf`. A step over several devices refuses such an
+    array, where it takes one that nobody placed.
+    """
+    bound = isinstance(leaf, jax.Array) and leaf.committed
+    return found if bound else jax.device_put(np.asarray(found))
 
 
 def _checksums(directory: Path) -> dict[str, str]:

@@ -10,13 +10,14 @@ import numpy as np
 import optax
 import pytest
 
-from mamljax import checkpoint, init_state
+from mamljax import checkpoint, fit, init_state, meta_step, tasks
 from mamljax.checkpoint import (
     Checkpoints,
     ConfigChangedError,
     DamagedCheckpointWarning,
     checkpoint_hook,
 )
+from mamljax.sharding import task_mesh
 from mamljax.train import Chunk
 from mamljax.types import Metrics
 
@@ -43,6 +44,23 @@ def saved(directory, *steps, **options):
 def test_round_trip_is_exact_and_keeps_the_structure(tmp_path):
     checkpoints = saved(tmp_path, 7)
     assert_same(checkpoints.restore(make_state()), make_state(7, value=7))
+
+
+def test_a_run_on_several_devices_goes_on(tmp_path, learner_of):
+    mesh = task_mesh(jax.devices()[:2])
+    learner, tx, sampler = learner_of(mesh=mesh), optax.adam(1e-3), tasks.sinusoid(4, 4)
+    step = meta_step(learner.meta_gradient, tx)
+
+    def go_on(state, num_steps):
+        key = jax.random.key(1)
+        sizes = {"num_steps": num_steps, "meta_batch": 4, "chunk": 1, "mesh": mesh}
+        return fit(step, state, sampler, key, **sizes)
+
+    start = init_state(learner.init(jax.random.key(0), jnp.zeros((1, 1))), tx)
+    for like in (start, go_on(start, 1)):  # not placed yet, and on both devices
+        checkpoints = Checkpoints(tmp_path / str(int(like.step)))
+        checkpoints.save(go_on(start, 1))
+        assert_same(go_on(checkpoints.restore(like), 2), go_on(start, 2))
 
 
 def test_nothing_saved_gives_none(tmp_path):
