@@ -1,5 +1,8 @@
 """What every test shares: eight simulated devices, strict shapes, small learners and tasks."""
 
+import os
+import tempfile
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +15,22 @@ from mamljax import Batch, Task, losses, maml, models, tasks
 jax.config.update("jax_num_cpu_devices", 8)
 # [K, 1] against [K] must be an error in the library, never a silent [K, K].
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Most programs here run a few times: compiling them takes longer, by half with all optimisations.
+jax.config.update("jax_disable_most_optimizations", True)
+# Nor is a program compiled twice, by the workers of one run and by what they start.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    compiled_programs = tempfile.TemporaryDirectory(prefix="mamljax-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled_programs.name
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture
+def optimised():
+    """Compile as users do, where a test runs for long or measures what was compiled."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture
@@ -99,19 +118,6 @@ def randomised():
         return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), tree)
 
     return draw
-
-
-def without_optimisations():
-    """Without most of its optimisations XLA compiles in half the time what runs only once."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.values[name]
-    jax.config.update(name, True)
-    yield
-    jax.config.update(name, before)
-
-
-quick_compilation = pytest.fixture(without_optimisations)
-quick_compilation_of_module = pytest.fixture(without_optimisations, scope="module")
 
 
 @pytest.fixture

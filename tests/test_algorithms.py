@@ -60,7 +60,7 @@ EXACT = {
 }
 
 
-@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", EXACT)
 def test_meta_gradients_are_those_of_finite_differences(
     name, tasks_of, params_of, assert_finite_differences
@@ -305,7 +305,7 @@ def test_implicit_gradient_of_a_quadratic_is_its_closed_form():
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("chosen", [None, partition.by_path(HEAD)], ids=["all", "head"])
 def test_implicit_gradient_of_a_network_is_that_of_finite_differences(
     chosen, tasks_of, params_of, assert_finite_differences

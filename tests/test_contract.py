@@ -154,7 +154,6 @@ def assert_same(found, expected):
     assert np.linalg.norm(found - expected) <= 1e-3 * np.linalg.norm(expected)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("name", CASES)
 def test_contract(name, batch_of):
     case = CASES[name]
@@ -163,7 +162,6 @@ def test_contract(name, batch_of):
     check_contract(learner, start(learner, batch), batch, learns=case.learns, split=split)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("name", CASES)
 def test_double_precision_stays_double(name, batch_of, x64):
     case = CASES[name]
@@ -229,7 +227,6 @@ def bfloat16_model():
     return models.from_linen(Net())
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("model", [linen_model, nnx_model, plain_model, bfloat16_model])
 @pytest.mark.parametrize(
     "method", [algorithms.maml_plus_plus, algorithms.meta_curvature, algorithms.imaml]
@@ -242,7 +239,6 @@ def test_models_of_every_kind(method, model, batch_of):
     assert all(np.isfinite(x).all() and np.any(x) for x in jax.tree.leaves(grads))
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_no_random_number_is_used_twice(batch_of):
     """Dropout draws in every inner step and at the query, from keys that never meet again."""
     seen = []
@@ -279,7 +275,6 @@ def signed_maml(model, loss_fn, *, inner_lr, num_steps, **options):
     return Learner(model.init, adapt, model.apply, loss_fn, objective, meta_gradient)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_method_of_ones_own_keeps_the_contract_trains_and_is_evaluated(batch_of):
     learner, batch = signed_maml(DENSE, MSE, inner_lr=0.02, num_steps=2), batch_of(CASES["maml"])
     params = start(learner, batch)
@@ -294,7 +289,6 @@ def test_a_method_of_ones_own_keeps_the_contract_trains_and_is_evaluated(batch_o
     assert after < 0.9 * before
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_the_contract_tells_a_wrong_learner(batch_of):
     """A gradient that forgets the mean over tasks, and one that forgets the query set."""
     right, batch = CASES["maml"].build(), batch_of(CASES["maml"])

@@ -15,7 +15,6 @@ from mamljax.models import weights
 from mamljax.train import NonFiniteError
 
 SIDE = 12
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")

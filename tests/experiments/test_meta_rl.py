@@ -12,8 +12,6 @@ from experiments import locomotion, meta_rl, meta_rl_speed, navigation
 from mamljax import metrics, rl
 from mamljax.evaluate import summarise
 
-pytestmark = pytest.mark.usefixtures("quick_compilation_of_module")
-
 
 def small(config, methods):
     config.methods = methods
@@ -36,7 +34,7 @@ def small(config, methods):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, quick_compilation_of_module):
+def finished(tmp_path_factory):
     """A small run of navigation: its work directory and its report."""
     workdir = tmp_path_factory.mktemp("navigation")
     config = small(navigation_config.get_config(), "maml,random,oracle")

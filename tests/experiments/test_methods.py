@@ -8,8 +8,6 @@ import pytest
 from configs import methods as methods_config
 from experiments import methods
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture
 def small():

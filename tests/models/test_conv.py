@@ -10,7 +10,6 @@ from mamljax import Batch, Task, losses, maml, models
 from mamljax.models import conv_net, miniimagenet_net, omniglot_net
 from mamljax.partition import all_but
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(4)
 CHARACTERS, PHOTOGRAPHS = (6, 28, 28, 1), (6, 84, 84, 3)
 

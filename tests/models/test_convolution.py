@@ -10,8 +10,6 @@ from jax.test_util import check_grads
 from mamljax.models import convolution, max_pool
 from mamljax.models.convolution import FORMS
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def draw(*shapes):
     rng = np.random.default_rng(0)

@@ -23,7 +23,7 @@ from mamljax.types import Drawn, PerStep, Task
 KEY = jax.random.key(11)
 
 
-@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("inner_loss", [reinforce, likelihood_ratio])
 def test_the_replayed_meta_gradient_matches_finite_differences(
     recorded_of, assert_finite_differences, randomised, inner_loss
@@ -38,7 +38,6 @@ def test_the_replayed_meta_gradient_matches_finite_differences(
     assert_finite_differences(learner, params, found, rtol=1e-5)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_every_inner_step_has_trajectories_of_its_own_policy(recorded_of):
     learner, params, found = recorded_of(num_steps=3)
     assert found.support.data.inputs.shape == (3, 3, 4, 5, 2)
@@ -94,7 +93,6 @@ def trained(env, num_steps, iterations=25):
     return state, seen, report
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_problem_with_a_known_optimum_is_solved():
     """The optimum is 5: whoever adapts finds the state that pays, whoever does not earns half."""
     _, seen, report = trained(two_states(), num_steps=1)
@@ -112,7 +110,6 @@ def test_a_problem_with_a_known_optimum_is_solved():
     assert not info["broken_episodes"].any()
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_pretraining_and_the_oracle_are_the_same_learner_without_steps():
     _, _, told = trained(rl.reveal_task(two_states()), num_steps=0)
     assert told.mean[0] > 4.5
@@ -169,7 +166,7 @@ def chance(action, logit):
     return jax.nn.sigmoid(logit if action else -logit)
 
 
-@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("num_steps", [1, 2])
 def test_credit_for_data_makes_the_meta_gradient_unbiased(num_steps):
     """Over all outcomes of a coin, against the derivative of the expected return itself."""
@@ -212,7 +209,6 @@ def test_credit_for_data_makes_the_meta_gradient_unbiased(num_steps):
     assert abs(found["paper"] - exact) > 0.005
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_going_over_the_same_tasks_improves_on_one_step(recorded_of):
     learner, params, found = recorded_of(outer_loss=clipped_ratio(0.2), episodes=10, horizon=10)
     state = init_state(params, optax.adam(0.01))

@@ -24,7 +24,6 @@ SIZES = {
 }
 
 # Compiling the physics of a robot takes most of the time here.
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def draw_actions(env):

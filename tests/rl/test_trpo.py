@@ -39,7 +39,7 @@ def dense_fisher(learner, params, tasks):
     return total
 
 
-@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("options", "task_chunk"),
     [
@@ -64,7 +64,6 @@ def test_curvature_is_the_dense_fisher_matrix(recorded_of, options, task_chunk):
     assert np.linalg.matrix_rank(expected) > 5
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_subsample_of_episodes_gives_the_curvature_of_those_episodes(recorded_of):
     learner, params, tasks = recorded_of(episodes=6)
     few = tasks._replace(
@@ -81,7 +80,6 @@ def test_a_subsample_of_episodes_gives_the_curvature_of_those_episodes(recorded_
         assert not np.allclose(a, c, rtol=1e-3)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_trials_are_the_meta_loss_and_the_divergence(recorded_of, randomised):
     learner, params, tasks = recorded_of()
     arguments = rl.policy_arguments(learner, task_chunk=2)
@@ -161,7 +159,6 @@ def test_backtracking_takes_the_longest_step_that_is_allowed(limit, expected):
     assert state.kl <= limit
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_training_steps_stay_in_the_region_and_improve(recorded_of):
     sizes = {"episodes": 10, "horizon": 10}
     learner, params, _ = recorded_of(**sizes)
@@ -214,7 +211,6 @@ def test_a_plain_meta_step_is_told_what_is_missing(recorded_of):
         step(init_state(params, rl.trpo()), tasks, KEY)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("inner", [{"num_steps": 1}, {"num_steps": 0}], ids=["MAML", "joint"])
 def test_devices_share_the_tasks(recorded_of, inner, assert_close):
     mesh = sharding.task_mesh(jax.devices()[:2])
