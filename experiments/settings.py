@@ -77,14 +77,17 @@ def refusing_bad_values() -> Iterator[None]:
 
 def set_up_cpu(config: Config) -> None:
     """Before the first computation, at which jax makes its CPU client."""
-    if config.cpu_threads:
-        os.environ["NPROC"] = str(config.cpu_threads)
     devices = config.get("cpu_devices", 1) or len(os.sched_getaffinity(0))
     jax.config.update("jax_num_cpu_devices", devices)
     if devices > 1:
         # Each device works on tasks of its own: threads within an operation would be in the way.
         given = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{given} --xla_cpu_multi_thread_eigen=false".strip()
+        # Devices hold threads of one pool while they wait for each other. With one per core, what
+        # XLA makes by itself, a program waited forever for one that had been started before it.
+        os.environ["NPROC"] = str(8 * devices)
+    elif config.cpu_threads:
+        os.environ["NPROC"] = str(config.cpu_threads)
 
 
 def keep_compiled_programs() -> None:

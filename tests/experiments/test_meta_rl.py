@@ -1,6 +1,8 @@
 """The meta-reinforcement-learning experiments from config to report, small."""
 
 import json
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -153,6 +155,22 @@ def test_locomotion_from_config_to_film(tmp_path):
     page = (tmp_path / "figures" / "maml.html").read_text()
     assert "after 0 gradient steps" in page
     assert "after 1 gradient step<" in page
+
+
+WAITS = """
+import jax
+from configs import navigation as navigation_config
+from experiments import meta_rl_speed, navigation, settings
+config = navigation_config.get_config()
+config.cpu_devices = 2
+settings.set_up_cpu(config)
+parts = meta_rl_speed.parts(config, navigation.build(config))  # starts to sample, does not wait
+jax.block_until_ready(parts["rollouts"](jax.random.key(0)))
+"""
+
+
+def test_programs_on_several_devices_do_not_wait_for_each_other_forever():
+    subprocess.run([sys.executable, "-c", WAITS], check=True, timeout=120)
 
 
 def test_every_part_of_a_meta_iteration_can_be_timed():
