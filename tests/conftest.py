@@ -26,14 +26,6 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @pytest.fixture
-def optimised():
-    """Compile as users do, where a test runs for long or measures what was compiled."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
-
-
-@pytest.fixture
 def x64():
     """Double precision within one test: finite differences need it."""
     with jax.enable_x64(True):
