@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -157,6 +158,7 @@ def test_locomotion_from_config_to_film(tmp_path):
     assert "after 1 gradient step<" in page
 
 
+ROOT = Path(__file__).parents[2]
 WAITS = """
 import jax
 from configs import navigation as navigation_config
@@ -170,7 +172,7 @@ jax.block_until_ready(parts["rollouts"](jax.random.key(0)))
 
 
 def test_programs_on_several_devices_do_not_wait_for_each_other_forever():
-    subprocess.run([sys.executable, "-c", WAITS], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", WAITS], cwd=ROOT, check=True, timeout=120)
 
 
 def test_every_part_of_a_meta_iteration_can_be_timed():

@@ -23,8 +23,6 @@ SIZES = {
     "ant_goal": (29, 8),
 }
 
-# Compiling the physics of a robot takes most of the time here.
-
 
 def draw_actions(env):
     """Larger than 1 at times: environments must clip."""
