@@ -169,6 +169,18 @@ def tf1_epsilon(count):
     return 1e-8 / jnp.sqrt(1 - 0.999 ** (count + 1.0))
 
 
+def move(after, before, gradient):
+    """What Adam moved each weight by, without those whose gradient is nothing but rounding.
+
+    Adam divides a gradient by its size: one of 1e-6 of its layer's, with hardly a correct digit,
+    moves its weight as far as any other. Omniglot has one such weight in 110,000.
+    """
+    size = np.abs(gradient)
+    rounding = (size > 0) & (size < 1e-5 * np.sqrt(np.mean(size**2)))
+    assert rounding.mean() < 1e-4
+    return np.where(rounding, 0, after - before)
+
+
 @pytest.mark.parametrize(
     ("adam", "rtol"),
     [
@@ -191,7 +203,7 @@ def test_moves_of_the_weights_in_three_adam_steps(
     expected = reference.params("weights_after_3_adam_steps")
     # Three steps change the weights little: comparing what they move by is the stricter test.
     moves = (
-        without_conv_biases(jax.tree.map(np.subtract, after, weights))
+        without_conv_biases(jax.tree.map(move, after, weights, reference.params("meta_gradient")))
         for after in (state.meta_params, expected)
     )
     assert_close(*moves, rtol)
