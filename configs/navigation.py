@@ -34,6 +34,7 @@ def get_config(variant: str = "paper") -> ConfigDict:
     config.train.inner_lr = config.evaluate.inner_lr = 0.5
     config.evaluate.episodes = 40
     config.evaluate.later_steps = 0.3
+    config.train.rollout_chunk = 2  # networks of several tasks at once multiply slowly on CPU
     if variant == "quick":
         config.methods = "maml,pretrain"
         config.train.num_iterations = 25

@@ -85,7 +85,6 @@ def set_up_cpu(config: Config) -> None:
         os.environ["XLA_FLAGS"] = f"{given} --xla_cpu_multi_thread_eigen=false".strip()
         # Devices hold threads of one pool while they wait for each other. With one per core, what
         # XLA makes by itself, a program waited forever for one that had been started before it.
-        # With many more, LAPACK's own threads got in their way, and QR took 20 times as long.
         os.environ["NPROC"] = str(2 * devices)
     elif config.cpu_threads:
         os.environ["NPROC"] = str(config.cpu_threads)
