@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from absl import app, flags
+from absl import app, flags, logging
 from matplotlib.figure import Figure
 from rich.table import Table
 
@@ -279,6 +279,7 @@ def main(argv: Sequence[str]) -> None:
         config = methods_config.get_config(flags.FLAGS.problem)
         settings.set_up_cpu(config)
         settings.keep_compiled_programs()  # the seeds share theirs; times leave compiling out
+        logging.set_verbosity(logging.WARNING)  # the data sets tell of every file they read
         folder = {"data_dir": flags.FLAGS.data_dir} if flags.FLAGS.data_dir else {}
         methods.run(config, output, **folder)
         return
