@@ -13,14 +13,14 @@ from experiments import classification_figures, few_shot_methods, settings
 from experiments.few_shot_methods import Method, Tested, task_sampler
 from experiments.settings import Config
 from experiments.training import Run, train
-from mamljax import checks, data, evaluate, report
+from mamljax import checks, data, evaluate, processes, report
 from mamljax.baselines import tune_inner_lr
 from mamljax.data import ImageSet
 from mamljax.evaluate import Report
 from mamljax.losses import accuracy
 from mamljax.models import weights
 from mamljax.progress import progress
-from mamljax.sharding import largest_task_mesh
+from mamljax.sharding import largest_task_mesh, training_mesh
 from mamljax.types import Params, Sampler
 
 PAPER = {  # table 1, table 3 (context): accuracy in percent and 95% interval, by shots
@@ -70,7 +70,8 @@ def run(config: Config, workdir: Path) -> dict[str, Any]:
         trained = imported(setting) if config.weights else trained_run(setting, workdir)
     chosen_lr = tune(setting, trained.meta_params)
     results = test(setting, trained.meta_params, chosen_lr)
-    classification_figures.draw(workdir, setting, results)
+    if processes.is_first():
+        classification_figures.draw(workdir, setting, results)
     summary = {
         **report.provenance(f"few-shot {config.data.source}", config.to_dict()),
         "wall_seconds": time.perf_counter() - started,
@@ -78,9 +79,7 @@ def run(config: Config, workdir: Path) -> dict[str, Any]:
         "results": results,
         "details": details(setting, chosen_lr),
     }
-    report.write(workdir, summary)
-    report.show(summary)
-    print(f"Report and figures: {workdir}")
+    report.publish(workdir, summary)
     return summary
 
 
@@ -97,7 +96,7 @@ def prepare(config: Config) -> Setting:
     seed = jax.random.key(config.seed)
     names: list[str] = ["train", "validate", "tune", "test"]
     keys = dict(zip(names, jax.random.split(seed, len(names)), strict=True))
-    mesh = largest_task_mesh(config.train.meta_batch)
+    mesh = training_mesh(config.train.meta_batch)
     classes = 1 if train_set is None else len(train_set.names)
     method = few_shot_methods.build(config, test_set.images.shape[2:], classes, mesh)
     # Too many ways, shots or queries show here.
@@ -163,7 +162,8 @@ def trained_run(setting: Setting, workdir: Path) -> Run:
         depends_on=depends_on(config),
         validate=validate,
     )
-    weights.save(workdir / "weights.npz", trained.meta_params)
+    if processes.is_first():
+        weights.save(workdir / "weights.npz", trained.meta_params)
     return trained
 
 

@@ -17,14 +17,14 @@ import optax
 from experiments import meta_rl_figures, settings
 from experiments.settings import Config
 from experiments.training import train
-from mamljax import checks, evaluate, metrics, models, report, rl
+from mamljax import checks, evaluate, metrics, models, processes, report, rl
 from mamljax.baselines import tune_inner_lr
 from mamljax.evaluate import Report
 from mamljax.partition import by_path
 from mamljax.progress import progress
 from mamljax.rl import losses
 from mamljax.rl.losses import mean_return
-from mamljax.sharding import largest_task_mesh
+from mamljax.sharding import largest_task_mesh, training_mesh
 from mamljax.types import Learner, Model, Params, Sampler, StepFn
 
 METHODS = ("maml", "pretrain", "random", "oracle", "context")
@@ -97,8 +97,9 @@ def run(
         report.result(name, config.env.name, "return", found, paper(config, name))
         for name, found in scores.items()
     ]
-    meta_rl_figures.draw(workdir, config, results)
-    draw(workdir / "figures", Trained(config, methods, params, inner_lr, keys["figures"]))
+    if processes.is_first():
+        meta_rl_figures.draw(workdir, config, results)
+        draw(workdir / "figures", Trained(config, methods, params, inner_lr, keys["figures"]))
     summary = {
         **report.provenance(f"meta-RL: {config.env.name}", config.to_dict()),
         "wall_seconds": time.perf_counter() - started,
@@ -110,9 +111,7 @@ def run(
             "broken_episodes_in_training": broken_episodes(workdir, methods),
         },
     }
-    report.write(workdir, summary)
-    report.show(summary)
-    print(f"Report and figures: {workdir}")
+    report.publish(workdir, summary)
     return summary
 
 
@@ -127,7 +126,7 @@ def build(config: Config, env: rl.Env, name: str) -> Method:
     options: dict[str, Any] = {
         "inner_loss": LOSSES[config.train.inner_loss],
         "task_chunk": config.train.task_chunk or None,
-        "mesh": largest_task_mesh(config.train.meta_batch),
+        "mesh": training_mesh(config.train.meta_batch),
     }
     if name == "context":
         policy = models.with_context(policy, (config.model.context_size,))
@@ -165,7 +164,7 @@ def train_all(
 ) -> tuple[dict[str, Params], dict[str, Any]]:
     """Train every method that is to be trained; parameters, and the ``train`` entry, by method."""
     params, info = {}, {}
-    mesh = largest_task_mesh(config.train.meta_batch)
+    mesh = training_mesh(config.train.meta_batch)
     for name, method in methods.items():
         example = jnp.zeros((1, method.env.observation_size))
         if not method.trained:
@@ -221,7 +220,7 @@ def step_of(config: Config, learner: Learner, tx: optax.GradientTransformation) 
         curvature_support=config.train.curvature_support or None,
         curvature_query=config.train.curvature_query or None,
         task_chunk=config.train.task_chunk or None,
-        mesh=largest_task_mesh(config.train.meta_batch),
+        mesh=training_mesh(config.train.meta_batch),
     )
 
 

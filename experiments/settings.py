@@ -12,6 +12,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from experiments import distributed
 from mamljax.checkpoint import ConfigChangedError
 from mamljax.train import NonFiniteError
 
@@ -39,7 +40,9 @@ def main(run: Callable[[Config, Path], object], default_config: str) -> None:
         required=True,
     )
 
-    for name in ("config", "workdir"):  # --help shows the flags of the program's own module
+    distributed.define_flags()
+    # --help shows the flags of the program's own module.
+    for name in ("config", "workdir", *distributed.FLAGS):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     if any(word.startswith("--help") for word in sys.argv):
         program = sys.modules["__main__"]  # whose docstring --help prints
@@ -56,10 +59,15 @@ def main(run: Callable[[Config, Path], object], default_config: str) -> None:
         set_up_cpu(config)
         keep_compiled_programs()
         logging.set_verbosity(logging.WARNING)  # orbax tells of every file it writes
-        try:
-            run(config, Path(flags.FLAGS.workdir))
-        except (ConfigChangedError, NonFiniteError) as error:
-            raise SystemExit(f"error: {error}") from None
+        with distributed.ending_together():
+            try:
+                distributed.join(config.to_dict())
+            except (RuntimeError, ValueError) as error:
+                _refuse(str(error))
+            try:
+                run(config, Path(flags.FLAGS.workdir))
+            except (ConfigChangedError, NonFiniteError) as error:
+                raise SystemExit(f"error: {error}") from None
 
     app.run(start, flags_parser=_parse)
 

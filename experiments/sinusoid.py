@@ -13,14 +13,16 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
+from jax.sharding import Mesh
 
 from experiments import settings, sinusoid_averaging, sinusoid_figures
 from experiments.settings import Config
 from experiments.training import train
-from mamljax import evaluate, maml, models, report
+from mamljax import evaluate, maml, models, processes, report
 from mamljax.baselines import oracle, pretrain, tune_inner_lr
 from mamljax.losses import mean_squared_error
 from mamljax.progress import progress
+from mamljax.sharding import training_mesh
 from mamljax.tasks import sinusoid
 from mamljax.types import Learner, Params
 
@@ -49,7 +51,9 @@ def run(config: Config, workdir: Path) -> dict[str, Any]:
     keys = {
         name: jax.random.fold_in(jax.random.key(config.seed), i) for i, name in enumerate(names)
     }
-    methods, train_info = trained_methods(config, workdir, keys)
+    with settings.refusing_bad_values():
+        mesh = training_mesh(config.train.meta_batch)
+    methods, train_info = trained_methods(config, workdir, keys, mesh)
     details: dict[str, Any] = {"train": train_info}
     sampler = functools.partial(task_sampler, config)
     if config.averaging.enabled:
@@ -59,7 +63,8 @@ def run(config: Config, workdir: Path) -> dict[str, Any]:
         methods.update({name: Method({}, params) for name, params in averaged.items()})
     details["inner_lr"] = tune(config, methods, keys["tune"])
     results = test(config, methods, keys["test"])
-    sinusoid_figures.draw(workdir / "figures", config, sampler, methods, results)
+    if processes.is_first():
+        sinusoid_figures.draw(workdir / "figures", config, sampler, methods, results)
     summary = {
         **report.provenance("sinusoid", config.to_dict()),
         "wall_seconds": time.perf_counter() - started,
@@ -67,9 +72,7 @@ def run(config: Config, workdir: Path) -> dict[str, Any]:
         "results": results,
         "details": details,
     }
-    report.write(workdir, summary)
-    report.show(summary)
-    print(f"Report and figures: {workdir}")
+    report.publish(workdir, summary)
     return summary
 
 
@@ -86,16 +89,16 @@ def task_sampler(config: Config, shots: int, queries: int | None = None, **optio
     return sinusoid(shots, queries or config.evaluate.queries, **ranges, **options)
 
 
-def trained_methods(config: Config, workdir: Path, keys: dict[str, jax.Array]):
+def trained_methods(config: Config, workdir: Path, keys: dict[str, jax.Array], mesh: Mesh | None):
     """Train the meta-learned method, pretraining (not yet tuned) and the oracle."""
     model, loss = build_model(config), mean_squared_error
     first_order = config.train.method == "fomaml"
-    build = functools.partial(maml, model, loss, first_order=first_order)
+    build = functools.partial(maml, model, loss, first_order=first_order, mesh=mesh)
     meta_learner = build(inner_lr=config.train.inner_lr, num_steps=config.train.num_inner_steps)
     learners = {
         config.train.method: meta_learner,
-        "pretrain": pretrain(model, loss, inner_lr=0.0),
-        "oracle": oracle(model, loss),
+        "pretrain": pretrain(model, loss, inner_lr=0.0, mesh=mesh),
+        "oracle": oracle(model, loss, mesh=mesh),
     }
     runs = {}
     for name, learner in learners.items():

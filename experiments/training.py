@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from experiments.settings import Config
-from mamljax import metrics
+from mamljax import metrics, processes
 from mamljax.checkpoint import Checkpoints, checkpoint_hook
 from mamljax.evaluate import Report
 from mamljax.meta import init_state, meta_step
@@ -113,7 +113,7 @@ def train(
         if record["run"] == name and record.get("iterations_per_second")
     ]
     return Run(
-        chosen.meta_params,
+        processes.here(chosen.meta_params),
         {
             "iterations": int(state.step),
             "tested_checkpoint": int(chosen.step),

@@ -3,7 +3,8 @@
 A checkpoint is a directory ``00001000/`` holding the state as orbax wrote it, and a file
 ``checkpoint.json`` with the step, the score, the run's config and the SHA-256 of every file. It is
 made under another name and renamed when complete, so that it exists whole or not at all; what
-damages it later shows in the checksums, and the one before it is used.
+damages it later shows in the checksums, and the one before it is used. Of several processes the
+first writes and reads for all.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mamljax import checks, files
+from mamljax import checks, files, processes
 from mamljax.train import Chunk, Hook
 from mamljax.types import TrainState
 
@@ -68,6 +69,11 @@ class Checkpoints:
         Raises:
           OSError: when the disk is full, say. Every earlier checkpoint is untouched.
         """
+        state = processes.here(state)
+        processes.by_first(lambda: self._save(state, score))
+        return self._path(int(state.step))
+
+    def _save(self, state: TrainState, score: float | None) -> None:
         step = int(state.step)
         target = self._path(step)
         staging = self.directory / f".saving-{target.name}"
@@ -93,7 +99,6 @@ class Checkpoints:
             raise
         shutil.rmtree(retired, ignore_errors=True)
         self._prune()
-        return target
 
     def restore(self, like: TrainState, *, best: bool = False) -> TrainState | None:
         """The newest good state, or the one with the lowest score; None if there is none.
@@ -108,6 +113,13 @@ class Checkpoints:
         Raises:
           ConfigChangedError: naming the fields in which the saved config differs.
         """
+        like = processes.here(like)
+        found = processes.by_first(lambda: self._restore(like, best))
+        if processes.from_first(found is None):
+            return None
+        return jax.tree.map(_as_free, processes.from_first(found or like), like)
+
+    def _restore(self, like: TrainState, best: bool) -> TrainState | None:
         records = self._good_records()
         if best:
             records = sorted(filter(_scored, records), key=_best_first) or records
@@ -116,8 +128,7 @@ class Checkpoints:
         record = records[0]
         _refuse_changes(record["config"], _plain(self.config), self._path(record["step"]))
         abstract = jax.tree.map(_abstract, like)
-        found = _orbax().restore(self._path(record["step"]) / "state", abstract)
-        return jax.tree.map(_as_free, found, like)
+        return _orbax().restore(self._path(record["step"]) / "state", abstract)
 
     def _path(self, step: int) -> Path:
         return self.directory / f"{step:08d}"
@@ -175,7 +186,13 @@ def checkpoint_hook(
 def _orbax():
     import orbax.checkpoint as ocp  # imported when needed: it takes most of a second
 
-    return ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=0,
+        active_processes={0} if processes.several() else None,
+        barrier_sync_key_prefix="first" if processes.several() else None,
+    )
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
 from mamljax import checks
-from mamljax.sharding import SHARED, SPLIT, TASK_AXIS, divide, share_tasks
+from mamljax.sharding import SHARED, TASK_AXIS, divide, share_tasks
 from mamljax.types import (
     Array,
     Learner,
@@ -75,16 +75,20 @@ def backprop(
 
     def on_each_device(meta_params, tasks_and_keys):
         grads, losses = in_chunks(meta_params, tasks_and_keys)
+        # Every device is told all losses: those on other machines could not be read.
+        share = jax.lax.axis_index(TASK_AXIS)
+        everyones = jnp.zeros((jax.lax.axis_size(TASK_AXIS), *losses.shape), losses.dtype)
         # One flat vector makes one all-reduce, several times faster on CPU than one per leaf.
-        flat, unravel = ravel_pytree(grads)
-        return unravel(jax.lax.psum(flat, TASK_AXIS)), losses
+        flat, unravel = ravel_pytree((grads, everyones.at[share].set(losses)))
+        grads, losses = unravel(jax.lax.psum(flat, TASK_AXIS))
+        return grads, losses.reshape(-1)
 
     def meta_gradient(meta_params, tasks, key):
         num_tasks = checks.leading_axis("tasks", tasks)
         keys = jax.random.split(key, num_tasks)
         gradient = in_chunks
         if mesh is not None:
-            gradient = share_tasks(on_each_device, mesh, num_tasks, (SHARED, SPLIT))
+            gradient = share_tasks(on_each_device, mesh, num_tasks, SHARED)
         grads, losses = gradient(meta_params, (tasks, keys))
         grads = jax.tree.map(lambda g: g / num_tasks, grads)
         return grads, Metrics(jnp.mean(losses), losses, optax.tree.norm(grads))

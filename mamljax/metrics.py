@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mamljax import checks, files
+from mamljax import checks, files, processes
 from mamljax.evaluate import Report
 from mamljax.train import Chunk, Hook
 from mamljax.types import Params
@@ -23,7 +24,7 @@ class MetricLogger:
     Each line is ``{"run", "step", "loss", "grad_norm", "iterations_per_second",
     "tasks_per_second"}`` and what `meta_step` was told to add, the means over one chunk. When a run
     resumes at a step, what an earlier process logged beyond it is dropped first, so that no step
-    appears twice.
+    appears twice. Of several processes only the first writes.
 
     Args:
       workdir: where to write; several runs share one file.
@@ -36,12 +37,16 @@ class MetricLogger:
 
         self.run = run
         self.path = Path(workdir) / FILE
+        first = processes.is_first()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [r for r in read(self.path) if r["run"] != run or r["step"] <= resume_step]
-        files.write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
-        self._file = self.path.open("a", encoding="utf-8")
+        if first:
+            kept = [r for r in read(self.path) if r["run"] != run or r["step"] <= resume_step]
+            files.write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+        self._file = (self.path if first else Path(os.devnull)).open("a", encoding="utf-8")
         self._events = SummaryWriter(
-            str(self.path.parent / "tensorboard" / run), purge_step=resume_step + 1
+            str(self.path.parent / "tensorboard" / run),
+            purge_step=resume_step + 1,
+            write_to_disk=first,
         )
 
     def write(self, step: int, **values: float) -> None:

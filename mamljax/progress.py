@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mamljax import processes
 from mamljax.train import Chunk
 
 LINE_SECONDS = 10.0
@@ -20,7 +21,7 @@ Update = Callable[[int, str], None]
 @contextlib.contextmanager
 def progress(description: str, total: int, done: int = 0) -> Iterator[Update]:
     """Show the progress of a task of `total` parts, `done` of which were finished before."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not processes.is_first())
     show = _bar if console.is_terminal else _lines
     with show(console, description, total, done) as update:
         yield update

@@ -13,7 +13,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from mamljax import files
+from mamljax import files, processes
 from mamljax.evaluate import Report
 from mamljax.version import __version__
 
@@ -80,10 +80,16 @@ def device() -> dict[str, Any]:
     }
 
 
-def write(workdir: Path, report: dict[str, Any]) -> None:
-    """Write ``report.json`` and ``report.md`` into the work directory."""
-    files.write_json(workdir / "report.json", report)
-    files.write_text(workdir / "report.md", markdown(report))
+def publish(workdir: Path, report: dict[str, Any]) -> None:
+    """Write ``report.json`` and ``report.md`` into the work directory, and show the table.
+
+    Of several processes only the first does.
+    """
+    if processes.is_first():
+        files.write_json(workdir / "report.json", report)
+        files.write_text(workdir / "report.md", markdown(report))
+        show(report)
+        print(f"Report and figures: {workdir}")
 
 
 def markdown(report: dict[str, Any]) -> str:

@@ -8,14 +8,28 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from mamljax import processes
+
 TASK_AXIS = "task"
 SHARED, SPLIT = PartitionSpec(), PartitionSpec(TASK_AXIS)
 """How values lie on the devices: the same on all, or each its share of the tasks."""
 
 
+def training_mesh(num_tasks: int) -> Mesh | None:
+    """The mesh to train on: `largest_task_mesh`, but of several processes every device.
+
+    Raises:
+      ValueError: if several processes have devices that do not divide the tasks.
+    """
+    if not processes.several():
+        return largest_task_mesh(num_tasks)
+    _check_divides(jax.device_count(), num_tasks)
+    return task_mesh()
+
+
 def largest_task_mesh(num_tasks: int) -> Mesh | None:
-    """A mesh over as many devices as divide `num_tasks`; None if that is a single one."""
-    devices = jax.devices()
+    """Over as many devices of this process as divide `num_tasks`; None if that is a single one."""
+    devices = jax.local_devices()
     number = max(n for n in range(1, len(devices) + 1) if num_tasks % n == 0)
     return None if number == 1 else task_mesh(devices[:number])
 
@@ -27,7 +41,17 @@ def task_mesh(devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def on_all_devices(tree: Any, mesh: Mesh | None) -> Any:
-    """Copy arrays to every device of the mesh, wherever they are; without one leave them there."""
+    """Copy arrays to every device of this process's mesh, wherever they are; None leaves them.
+
+    Raises:
+      ValueError: for a mesh with devices of other processes.
+    """
+    tree = processes.here(tree)
+    if mesh is not None and mesh.is_multi_process:
+        raise ValueError(
+            "mesh has devices of several processes; each tests alone: give None, or "
+            "mamljax.sharding.largest_task_mesh(num_tasks)."
+        )
     return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, SHARED))
 
 
@@ -52,11 +76,7 @@ def share_tasks(
             f"mesh must have an axis named {TASK_AXIS!r}; got {tuple(mesh.shape)}. "
             "Build it with mamljax.sharding.task_mesh()."
         )
-    if num_tasks % (devices := mesh.shape[TASK_AXIS]):
-        raise ValueError(
-            f"a meta-batch of {num_tasks} tasks does not divide over {devices} devices; "
-            f"use a multiple of {devices}, or a mesh over fewer devices."
-        )
+    _check_divides(mesh.shape[TASK_AXIS], num_tasks)
     # check_vma=False: with it, jax would insert an all-reduce per task chunk instead of our one.
     return jax.shard_map(
         function, mesh=mesh, in_specs=(SHARED, SPLIT), out_specs=out_specs, check_vma=False
@@ -83,6 +103,14 @@ def map_in_chunks(function: Callable[[Any], Any], tasks: Any, chunk: int) -> Any
     if whole == num_tasks:
         return found
     return jax.tree.map(lambda *both: jnp.concatenate(both), found, jax.vmap(function)(rest))
+
+
+def _check_divides(devices: int, num_tasks: int) -> None:
+    if num_tasks % devices:
+        raise ValueError(
+            f"a meta-batch of {num_tasks} tasks does not divide over {devices} devices; "
+            f"use a multiple of {devices}, or a mesh over fewer devices."
+        )
 
 
 def divide(tasks: Any, whole: int, chunk: int) -> tuple[Any, Any]:

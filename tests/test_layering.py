@@ -15,6 +15,7 @@ PACKAGE = Path(mamljax.__file__).parent
 # the modules of one package may import each other.
 LAYERS = [
     {"version", "types", "checks"},
+    {"processes"},
     {"sharding"},
     {"partition", "inner_optim", "losses", "models", "tasks"},
     {"inner", "implicit"},

@@ -22,7 +22,7 @@ def a_report():
 
 
 def test_the_file_has_the_agreed_form(tmp_path):
-    report.write(tmp_path, a_report())
+    report.publish(tmp_path, a_report())
     read = json.loads((tmp_path / "report.json").read_text())
     assert set(read) == {
         *("experiment", "command", "config", "seed", "versions", "device", "wall_seconds"),
@@ -39,7 +39,7 @@ def test_the_file_has_the_agreed_form(tmp_path):
 
 
 def test_the_page_shows_the_paper_beside_our_number(tmp_path):
-    report.write(tmp_path, a_report())
+    report.publish(tmp_path, a_report())
     page = (tmp_path / "report.md").read_text()
     assert "| maml | 5-shot | mse | 3 ± 1.4 | 1.5 ± 0.69 (0.67) | 0.75 ± 0.35 | 0/2 |" in page
     assert "seed: 3" in page
