@@ -31,8 +31,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 benchmark: .venv/installed-bench
-	$(BIN)/python -m experiments.benchmark --suite=sinusoid --output=results/speed_sinusoid.json
-	$(BIN)/python -m experiments.benchmark --suite=omniglot --output=results/speed_omniglot.json
+	$(BIN)/python -m experiments.benchmark --suite=speed --output=runs/speed/speed.json
 
 clean:
 	rm -rf .venv runs build *.egg-info

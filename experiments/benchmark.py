@@ -7,7 +7,8 @@ whose library is not installed are skipped (``pip install -e .[bench]`` installs
 holds every measurement; a bar chart of the same name lies next to it.
 
 A further suite is a function of a work directory and a config that returns a `Suite`, and an entry
-in `SUITES`. The suite ``methods`` compares methods instead of libraries, see `experiments.methods`.
+in `SUITES`. The suite ``speed`` is all of them, see `experiments.speed`; the suite ``methods``
+compares methods instead of libraries, see `experiments.methods`.
 """
 
 import contextlib
@@ -29,13 +30,17 @@ from rich.table import Table
 
 import mamljax
 from configs import methods as methods_config
+from configs import miniimagenet as miniimagenet_config
 from configs import omniglot as omniglot_config
 from configs import sinusoid as sinusoid_config
-from experiments import few_shot_methods, methods, settings
+from experiments import few_shot_methods, methods, settings, speed
 from experiments import sinusoid as sinusoid_experiment
+from experiments.flops import product_flops
+from experiments.peers import naive_jax
 from experiments.race import Contestant, Evaluation, Suite, matmul_gflops, measure, require_same
 from experiments.settings import Config
 from mamljax import data, files, losses, models, plots, report
+from mamljax.data import ImageSet
 from mamljax.metrics import MetricLogger
 from mamljax.models.weights import to_arrays
 from mamljax.progress import training_progress
@@ -72,23 +77,42 @@ def sinusoid(workdir: Path, config: Config) -> Suite:
 
 
 def omniglot(workdir: Path, config: Config) -> Suite:
-    """Omniglot's 5-way 1-shot training step, second order, on characters drawn from fonts."""
-    images = data.load("glyphs", "train")  # needs no files, and speed is the same
+    """A training step on Omniglot, on characters drawn from fonts: they need no files."""
+    return _classification(workdir, config, data.load("glyphs", "train"))
+
+
+def miniimagenet(workdir: Path, config: Config, side: int = 84) -> Suite:
+    """A training step on miniImagenet, on noise: its speed does not depend on what is seen."""
+    classes, shape = 20, (40, side, side, 3)
+    noise = np.random.default_rng(0).integers(0, 256, (classes, *shape), np.uint8)
+    names = tuple(f"class {i}" for i in range(classes))
+    return _classification(workdir, config, ImageSet(noise, np.full(classes, shape[0]), names))
+
+
+def _classification(workdir: Path, config: Config, images: ImageSet) -> Suite:
     mesh = largest_task_mesh(config.train.meta_batch)
     method = few_shot_methods.build(config, images.images.shape[2:], len(images.names), mesh)
     sampler = method.sampler(images)
     example = np.zeros((1, *images.images.shape[2:]), np.float32)
     start = method.learner.init(jax.random.key(config.seed), example)
     ours, batch = _mamljax(workdir, config, method.learner, sampler, start, start)
+    weights = to_arrays(start), to_arrays(_double(start))
+
+    def sample(key):
+        return jax.tree.leaves(sample_tasks(sampler, None, key, config.train.meta_batch))
+
+    naive = naive_jax.contestant(config, sample, *weights, batch)
 
     def peers():
-        from experiments.peers import torch_maml, torch_omniglot
+        from experiments.peers import torch_images, torch_maml
 
-        weights = to_arrays(start), to_arrays(_double(start))
-        problem = torch_omniglot.problem(config, images.images)
-        return torch_maml.contestants(problem, config.train, *weights, batch)
+        problem = torch_images.problem(config, images.images)
+        first_order = config.method == "fomaml"
+        return torch_maml.contestants(
+            problem, config.train, *weights, batch, first_order=first_order
+        )
 
-    return _suite(config, [ours], peers)
+    return _suite(config, [ours, naive], peers)
 
 
 def inner_loop(workdir: Path, config: Config) -> Suite:
@@ -127,6 +151,12 @@ def _ten_inner_steps() -> Config:
 SUITES = {
     "sinusoid": (sinusoid, functools.partial(sinusoid_config.get_config, "paper")),
     "omniglot": (omniglot, functools.partial(omniglot_config.get_config, "5way1shot")),
+    "omniglot_20way": (omniglot, functools.partial(omniglot_config.get_config, "20way1shot")),
+    "miniimagenet": (miniimagenet, functools.partial(miniimagenet_config.get_config, "5way1shot")),
+    "miniimagenet_fomaml": (
+        miniimagenet,
+        functools.partial(miniimagenet_config.get_config, "5way1shot_fomaml"),
+    ),
     "inner_loop": (inner_loop, _ten_inner_steps),
 }
 """By name: what makes the suite, and the config it is made of."""
@@ -180,7 +210,14 @@ def run(suite: Suite, name: str, output: Path, *, seconds: float, repeats: int) 
 
 def show(found: dict[str, Any]) -> None:
     """Print the results; of each peer's variants a star marks the one that is compared."""
-    columns = ("contestant", "variant", "iterations/s (min to max)", "tasks/s", "compile s")
+    columns = (
+        "contestant",
+        "variant",
+        "iterations/s (min to max)",
+        "tasks/s",
+        "GFLOP/s",
+        "compile s",
+    )
     table = Table(*columns, "mamljax is faster by (round by round)", title=found["experiment"])
     for row in found["results"]:
         rate, ratio = row["iterations_per_second"], row["reference_is_times_faster"]
@@ -190,11 +227,14 @@ def show(found: dict[str, Any]) -> None:
             row["variant"] + (" *" if row["best_variant"] else ""),
             f"{rate['median']:,.1f} ({rate['min']:,.1f} to {rate['max']:,.1f})",
             f"{row['tasks_per_second']:,.0f}",
+            f"{row['gflops']:,.1f}" if row["gflops"] else "",
             f"{row['compile_seconds']:.2f}",
             f"{ratio['of_medians']:.3g}x ({pairs['min']:.3g} to {pairs['max']:.3g})",
         )
     console = report.console()
     console.print(table)
+    peak = max(found["matmul_gflops"].values())
+    console.print(f"One large matrix product per core: {peak:,.0f} GFLOP/s.")
     for line in found["skipped"]:
         console.print(line, markup=False)
 
@@ -259,8 +299,9 @@ def _mamljax(
     # What the compiled meta-gradient needs besides its arguments and its result.
     memory = compiled.memory_analysis()
     temporary = memory.temp_size_in_bytes / 1e6 if memory else None
+    gflop = product_flops(learner.meta_gradient, start, tasks, run_key) / 1e9
     variant = f"chunk {chunk}, {jax.device_count()} device{'' if jax.device_count() == 1 else 's'}"
-    ours = Contestant("mamljax", variant, chunk, True, check, train_on, temporary)
+    ours = Contestant("mamljax", variant, chunk, True, check, train_on, temporary, gflop)
     return ours, jax.tree.leaves(_double(tasks))
 
 
@@ -275,6 +316,10 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
     name, output = flags.FLAGS.suite, Path(flags.FLAGS.output)
+    length = {"seconds": flags.FLAGS.seconds, "repeats": flags.FLAGS.repeats}
+    if name == "speed":
+        speed.run(output, **length)
+        return
     if name == "methods":
         config = methods_config.get_config(flags.FLAGS.problem)
         settings.set_up_cpu(config)
@@ -288,12 +333,14 @@ def main(argv: Sequence[str]) -> None:
         config = get_config()
         settings.set_up_cpu(config)
         suite = make(Path(workdir), config)
-        run(suite, name, output, seconds=flags.FLAGS.seconds, repeats=flags.FLAGS.repeats)
+        run(suite, name, output, **length)
 
 
 if __name__ == "__main__":
     # Defined here and not on import, so that no test or other command meets them twice.
-    flags.DEFINE_enum("suite", "sinusoid", [*sorted(SUITES), "methods"], "What to measure.")
+    flags.DEFINE_enum(
+        "suite", "sinusoid", [*sorted(SUITES), "speed", "methods"], "What to measure."
+    )
     flags.DEFINE_enum("problem", "sinusoid", sorted(methods.PROBLEMS), "Of the suite methods.")
     flags.DEFINE_string("data_dir", None, "Where the suite methods finds Omniglot.")
     flags.DEFINE_string("output", None, "The JSON file to write; the chart goes next to it.")

@@ -39,6 +39,7 @@ class Contestant(NamedTuple):
     run: do this many meta-iterations, all work finished on return. Returns the seconds that went
       into compiling, which the measuring loop takes off.
     temporary_megabytes: what the meta-gradient needs beside its arguments, where that is known.
+    gflop: a billion operations in its matrix products, likewise.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Contestant(NamedTuple):
     check: Callable[[], Evaluation] | None
     run: Callable[[int], float]
     temporary_megabytes: float | None = None
+    gflop: float | None = None
 
 
 class Suite(NamedTuple):
@@ -193,6 +195,7 @@ def _record(contestant, compile_seconds, timings, tasks) -> dict[str, Any]:
         "milliseconds_per_iteration": 1e3 / statistics.median(rates),
         "compile_seconds": compile_seconds,
         "temporary_megabytes": contestant.temporary_megabytes,
+        "gflops": contestant.gflop and contestant.gflop * statistics.median(rates),
         "iterations": [iterations for iterations, _ in timings],
     }
 

@@ -50,6 +50,8 @@ def contestants(
     start: Arrays,
     agreed: Arrays,
     batch: Sequence[np.ndarray],
+    *,
+    first_order: bool = False,
     threads: Sequence[int] = (1, 2),
 ) -> Iterator[Contestant]:
     """Each way of writing it, at each number of threads.
@@ -60,23 +62,28 @@ def contestants(
       start: the weights that training starts from.
       agreed: the weights at which the loss and its gradient are compared.
       batch: the tasks on which they are compared, in the order of `Tasks`.
+      first_order: drop the second derivatives.
       threads: numbers of threads to try.
     """
     for name, make_loss in (("torch.func", vmapped_loss), ("torch loop", looped_loss)):
         for count in threads:
-            loss = make_loss(problem, train.inner_lr, train.num_inner_steps)
+            loss = make_loss(problem, train.inner_lr, train.num_inner_steps, first_order)
             variant = f"{count} thread{'' if count == 1 else 's'}"
             check = functools.partial(evaluate, problem, loss, agreed, batch, count)
             run = trainer(problem, loss, train.meta_lr, start, count)
             yield Contestant(name, variant, 1, False, check, run)
 
 
-def vmapped_loss(problem: Problem, inner_lr: float, num_steps: int) -> MetaLoss:
+def vmapped_loss(
+    problem: Problem, inner_lr: float, num_steps: int, first_order: bool = False
+) -> MetaLoss:
     """The mean query loss after the inner steps, all tasks at once."""
 
     def task_loss(weights, support_x, support_y, query_x, query_y):
         for _ in range(num_steps):
             grads = torch.func.grad(problem.loss_of)(weights, support_x, support_y)
+            if first_order:
+                grads = {name: grad.detach() for name, grad in grads.items()}
             weights = _inner_step(problem, weights, grads, inner_lr)
         return problem.loss_of(weights, query_x, query_y)
 
@@ -84,7 +91,9 @@ def vmapped_loss(problem: Problem, inner_lr: float, num_steps: int) -> MetaLoss:
     return lambda weights, tasks: losses(weights, *tasks).mean()
 
 
-def looped_loss(problem: Problem, inner_lr: float, num_steps: int) -> MetaLoss:
+def looped_loss(
+    problem: Problem, inner_lr: float, num_steps: int, first_order: bool = False
+) -> MetaLoss:
     """The mean query loss after the inner steps, one task after the other."""
 
     def meta_loss(weights, tasks):
@@ -93,7 +102,8 @@ def looped_loss(problem: Problem, inner_lr: float, num_steps: int) -> MetaLoss:
             adapted = weights
             for _ in range(num_steps):
                 loss = problem.loss_of(adapted, support_x, support_y)
-                grads = torch.autograd.grad(loss, list(adapted.values()), create_graph=True)
+                variables = list(adapted.values())
+                grads = torch.autograd.grad(loss, variables, create_graph=not first_order)
                 grads = dict(zip(adapted, grads, strict=True))
                 adapted = _inner_step(problem, adapted, grads, inner_lr)
             losses.append(problem.loss_of(adapted, query_x, query_y))

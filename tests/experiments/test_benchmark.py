@@ -1,19 +1,22 @@
 import functools
+import importlib.util
 import json
 import time
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from configs import omniglot as omniglot_config
 from configs import sinusoid as sinusoid_config
-from experiments import benchmark, race
+from experiments import benchmark, flops, race
 from experiments.sinusoid import build_model
 from mamljax import Batch, Task, init_state, maml, meta_step, metrics
 from mamljax.losses import mean_squared_error
+from mamljax.models.convolution import convolution
 
 
 @pytest.fixture
@@ -215,17 +218,38 @@ def test_a_contestant_of_changing_speed_is_measured_for_its_time(clock):
     assert clock.now < 10
 
 
-def test_omniglot_is_the_same_step_in_torch(tmp_path):
-    pytest.importorskip("torch")
-    config = omniglot_config.get_config("5way1shot")
+@pytest.mark.parametrize("name", ["omniglot", "miniimagenet", "miniimagenet_fomaml"])
+def test_images_are_the_same_step_in_torch_and_in_naive_jax(tmp_path, name):
+    make, get_config = benchmark.SUITES[name]
+    config = get_config()
     config.train.meta_batch, config.model.filters, config.log.chunk = 2, 4, 2
-    suite = benchmark.omniglot(tmp_path, config)
-    ours, *theirs = suite.contestants
-    assert [one.name for one in theirs] == ["torch.func"] * 2 + ["torch loop"] * 2
+    config.train.num_inner_steps = min(config.train.num_inner_steps, 2)
+    config.train.queries = 1
+    suite = make(tmp_path, config, **({} if name == "omniglot" else {"side": 33}))
+    ours, naive, *theirs = suite.contestants
+    if importlib.util.find_spec("torch"):
+        assert [one.name for one in theirs] == ["torch.func"] * 2 + ["torch loop"] * 2
     assert all(record["gradient_error"] < 1e-6 for record in race.require_same(suite.contestants))
     assert ours.temporary_megabytes < 50
-    for one in theirs:
+    for one in (naive, *theirs):
         one.run(1)
+
+
+def test_counts_the_operations_of_products():
+    matrix, images, kernel = jnp.ones((3, 4)), jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 5))
+    assert flops.product_flops(lambda x: x.T @ x, matrix) == 2 * 4 * 3 * 4
+    loop = lambda x: jax.lax.scan(lambda c, _: (c @ c, None), x, None, 7)[0]  # noqa: E731
+    assert flops.product_flops(loop, matrix.T @ matrix) == 7 * 2 * 4**3
+    one = 2 * (2 * 8 * 8 * 5) * (3 * 3 * 3)
+    for form in ("lax", "patches"):
+        convolve = functools.partial(convolution, form=form)
+        assert flops.product_flops(convolve, images, kernel) == one
+    grouped = jax.vmap(functools.partial(convolution, form="lax"))
+    both = (jnp.stack([x, x]) for x in (images, kernel))
+    assert flops.product_flops(grouped, *both) == 2 * one
+    endless = lambda x: jax.lax.while_loop(lambda c: c[0, 0] > 0, lambda c: c @ c, x)  # noqa: E731
+    with pytest.raises(ValueError, match="unknown length"):
+        flops.product_flops(endless, matrix.T @ matrix)
 
 
 @pytest.mark.slow
@@ -246,15 +270,15 @@ def test_inner_loops_differ_in_memory_and_order_alone(tmp_path):
 
 def test_torch_draws_the_episodes_of_the_config():
     pytest.importorskip("torch")
-    from experiments.peers import torch_omniglot
+    from experiments.peers import torch_images
 
     config = omniglot_config.get_config("5way1shot")
     config.train.meta_batch, config.task.shots, config.train.queries = 3, 2, 4
     classes, most = 7, 9
-    images = np.zeros((classes, most, 2, 2), np.uint8)
-    images[..., 0, 0] = 10 * np.arange(1, classes + 1)[:, None]  # the corner turns with the image
-    images[..., 0, 1] = np.arange(1, most + 1)
-    drawn = torch_omniglot.sample_tasks(config, torch_omniglot.torch.from_numpy(images))
+    images = np.zeros((classes, most, 1, 2, 2), np.uint8)
+    images[..., 0, 0] = 10 * np.arange(1, classes + 1)[:, None, None]  # it turns with the image
+    images[..., 0, 1] = np.arange(1, most + 1)[:, None]
+    drawn = torch_images.sample_tasks(config, torch_images.torch.from_numpy(images))
     support_x, support_y, query_x, query_y = (part.numpy() for part in drawn)
     assert support_x.shape == (3, 10, 1, 2, 2)
     assert query_x.shape == (3, 20, 1, 2, 2)
