@@ -46,7 +46,7 @@ def base(name: str) -> Any:
     config.train.curvature_support = 5
     config.train.curvature_query = 5
     config.train.rollout_chunk = 0  # tasks that are simulated at a time on a device, 0 for all
-    config.train.task_chunk = 1  # tasks that are differentiated at a time, 0 for all
+    config.train.task_chunk = 0  # tasks that are differentiated at a time, 0 for what is fastest
 
     config.log = ConfigDict()
     config.log.chunk = 5  # iterations per compiled call, between two log lines

@@ -6,184 +6,29 @@ Contestants must first agree on the meta-loss and the meta-gradient, then they t
 whose library is not installed are skipped (``pip install -e .[bench]`` installs PyTorch). The JSON
 holds every measurement; a bar chart of the same name lies next to it.
 
-A further suite is a function of a work directory and a config that returns a `Suite`, and an entry
-in `SUITES`. The suite ``speed`` is all of them, see `experiments.speed`; the suite ``methods``
-compares methods instead of libraries, see `experiments.methods`.
+The suite ``speed`` is all of them, see `experiments.speed`; ``gpu`` what only a GPU can tell, see
+`experiments.gpu`; ``methods`` compares methods instead of libraries, see `experiments.methods`.
 """
 
-import contextlib
-import functools
 import importlib.metadata
 import importlib.util
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 from absl import app, flags, logging
 from matplotlib.figure import Figure
 from rich.table import Table
 
-import mamljax
 from configs import methods as methods_config
-from configs import miniimagenet as miniimagenet_config
-from configs import omniglot as omniglot_config
-from configs import sinusoid as sinusoid_config
-from experiments import few_shot_methods, methods, settings, speed
-from experiments import sinusoid as sinusoid_experiment
-from experiments.flops import product_flops
-from experiments.peers import naive_jax
-from experiments.race import Contestant, Evaluation, Suite, matmul_gflops, measure, require_same
-from experiments.settings import Config
-from mamljax import data, files, losses, models, plots, report
-from mamljax.data import ImageSet
-from mamljax.metrics import MetricLogger
-from mamljax.models.weights import to_arrays
-from mamljax.progress import training_progress
-from mamljax.sharding import largest_task_mesh
-from mamljax.tasks.sampling import sample_tasks
-from mamljax.types import Learner, Params, Sampler
-
-
-def sinusoid(workdir: Path, config: Config) -> Suite:
-    """The paper's sinusoid regression: mamljax with logging on, PyTorch without."""
-    learner = mamljax.maml(
-        sinusoid_experiment.build_model(config),
-        losses.mean_squared_error,
-        inner_lr=config.train.inner_lr,
-        num_steps=config.train.num_inner_steps,
-    )
-    sampler = sinusoid_experiment.task_sampler(config, config.train.shots, config.train.queries)
-    example = np.zeros((1, 1), np.float32)
-    start = learner.init(jax.random.key(config.seed), example)
-    # At weights as small as those the second-order terms vanish, and a first-order gradient would
-    # pass for the right one: contestants are compared at larger weights.
-    wide = models.mlp((*config.model.hidden, 1), init="he_normal")
-    large = wide.init(jax.random.key(config.seed), example)
-    ours, batch = _mamljax(workdir, config, learner, sampler, start, large)
-
-    def peers():
-        from experiments.peers import torch_maml, torch_sinusoid
-
-        weights = to_arrays(start), to_arrays(_double(large))
-        problem = torch_sinusoid.problem(config)
-        return torch_maml.contestants(problem, config.train, *weights, batch)
-
-    return _suite(config, [ours], peers)
-
-
-def omniglot(workdir: Path, config: Config) -> Suite:
-    """A training step on Omniglot, on characters drawn from fonts: they need no files."""
-    return _classification(workdir, config, data.load("glyphs", "train"))
-
-
-def miniimagenet(workdir: Path, config: Config, side: int = 84) -> Suite:
-    """A training step on miniImagenet, on noise: its speed does not depend on what is seen."""
-    classes, shape = 20, (40, side, side, 3)
-    noise = np.random.default_rng(0).integers(0, 256, (classes, *shape), np.uint8)
-    names = tuple(f"class {i}" for i in range(classes))
-    return _classification(workdir, config, ImageSet(noise, np.full(classes, shape[0]), names))
-
-
-def _classification(workdir: Path, config: Config, images: ImageSet) -> Suite:
-    mesh = largest_task_mesh(config.train.meta_batch)
-    method = few_shot_methods.build(config, images.images.shape[2:], len(images.names), mesh)
-    sampler = method.sampler(images)
-    example = np.zeros((1, *images.images.shape[2:]), np.float32)
-    start = method.learner.init(jax.random.key(config.seed), example)
-    ours, batch = _mamljax(workdir, config, method.learner, sampler, start, start)
-    weights = to_arrays(start), to_arrays(_double(start))
-
-    def sample(key):
-        return jax.tree.leaves(sample_tasks(sampler, None, key, config.train.meta_batch))
-
-    naive = naive_jax.contestant(config, sample, *weights, batch)
-
-    def peers():
-        from experiments.peers import torch_images, torch_maml
-
-        problem = torch_images.problem(config, images.images)
-        first_order = config.method == "fomaml"
-        return torch_maml.contestants(
-            problem, config.train, *weights, batch, first_order=first_order
-        )
-
-    return _suite(config, [ours, naive], peers)
-
-
-def inner_loop(workdir: Path, config: Config) -> Suite:
-    """What second derivatives cost over ten inner steps, and what recomputing those steps saves.
-
-    All three are mamljax; the first-order contestant computes another gradient on purpose.
-    """
-    images = data.load("glyphs", "train")
-    example = np.zeros((1, *images.images.shape[2:]), np.float32)
-    mesh = largest_task_mesh(config.train.meta_batch)
-
-    def contestant(name: str, **changes: Any) -> Contestant:
-        changed = config.copy_and_resolve_references()
-        changed.method = changes.pop("method", "maml")
-        changed.train.update(changes)
-        method = few_shot_methods.build(changed, images.images.shape[2:], len(images.names), mesh)
-        start = method.learner.init(jax.random.key(config.seed), example)
-        arguments = method.learner, method.sampler(images), start, start
-        return _mamljax(workdir, changed, *arguments)[0]._replace(name=name)
-
-    contestants = [
-        contestant("second-order"),
-        contestant("second-order, remat", remat=True),
-        contestant("first-order", method="fomaml")._replace(check=None),
-    ]
-    return _suite(config, contestants)
-
-
-def _ten_inner_steps() -> Config:
-    config: Any = omniglot_config.get_config("5way1shot")
-    config.train.num_inner_steps, config.train.inner_lr, config.train.meta_batch = 10, 0.4, 8
-    config.log.chunk = 5
-    return config
-
-
-SUITES = {
-    "sinusoid": (sinusoid, functools.partial(sinusoid_config.get_config, "paper")),
-    "omniglot": (omniglot, functools.partial(omniglot_config.get_config, "5way1shot")),
-    "omniglot_20way": (omniglot, functools.partial(omniglot_config.get_config, "20way1shot")),
-    "miniimagenet": (miniimagenet, functools.partial(miniimagenet_config.get_config, "5way1shot")),
-    "miniimagenet_fomaml": (
-        miniimagenet,
-        functools.partial(miniimagenet_config.get_config, "5way1shot_fomaml"),
-    ),
-    "inner_loop": (inner_loop, _ten_inner_steps),
-}
-"""By name: what makes the suite, and the config it is made of."""
-
-
-def _suite(
-    config: Config, ours: list[Contestant], peers: Callable[[], Iterable[Contestant]] | None = None
-) -> Suite:
-    """Ours, and the peers if their library is there."""
-    found, skipped = [], []
-    if peers and importlib.util.find_spec("torch"):
-        found = list(peers())
-    elif peers:
-        skipped.append("PyTorch is skipped: not installed (`pip install -e .[bench]`).")
-    values = config.to_dict()
-    setting = {name: values[name] for name in ("seed", "model", "task", "train", "log")}
-    return Suite(setting, config.train.meta_batch, [*ours, *found], skipped)
-
-
-@contextlib.contextmanager
-def logging_hooks(workdir: Path, run: str, num_steps: int, done: int) -> Iterator[list]:
-    """The hooks that an experiment logs with: JSON lines, TensorBoard, progress."""
-    with (
-        MetricLogger(workdir, run, resume_step=done) as logger,
-        training_progress(run, num_steps, done) as show,
-    ):
-        yield [show, logger]
+from experiments import gpu, methods, settings, speed
+from experiments.race import Suite, matmul_gflops, measure, require_same
+from experiments.races import SUITES
+from mamljax import files, plots, report
 
 
 def run(suite: Suite, name: str, output: Path, *, seconds: float, repeats: int) -> dict[str, Any]:
@@ -261,56 +106,6 @@ def draw(path: Path, found: dict[str, Any]) -> None:
     plots.save(figure, path)
 
 
-def _mamljax(
-    workdir: Path,
-    config: Config,
-    learner: Learner,
-    sampler: Sampler,
-    start: Params,
-    agreed: Params,
-) -> tuple[Contestant, list[np.ndarray]]:
-    """The contestant that trains from `start`, and the tasks on which all are compared."""
-    train, chunk = config.train, config.log.chunk
-    tx = optax.adam(train.meta_lr)
-    step_fn = mamljax.meta_step(learner.meta_gradient, tx)
-    task_key, run_key = jax.random.split(jax.random.key(config.seed + 1))
-    tasks = sample_tasks(sampler, start, task_key, train.meta_batch)
-    compiled = jax.jit(learner.meta_gradient).lower(start, tasks, run_key).compile()
-    state = mamljax.init_state(start, tx)
-
-    def train_on(num_iterations):
-        nonlocal state
-        done, compile_seconds = int(state.step), []
-        total = done + num_iterations
-        with logging_hooks(workdir, "mamljax", total, done) as hooks:
-            hooks.append(lambda chunk: compile_seconds.append(chunk.compile_seconds))
-            options = {"meta_batch": train.meta_batch, "chunk": chunk, "hooks": hooks}
-            state = mamljax.fit(step_fn, state, sampler, run_key, num_steps=total, **options)
-        return compile_seconds[0]
-
-    def check():
-        # In double precision: in single, rounding decides on which side of a kink of the ReLU the
-        # blank paper of an image comes to lie, and honest gradients differ by percents.
-        with jax.enable_x64(True):
-            gradient = jax.jit(learner.meta_gradient)
-            grads, metrics = gradient(_double(agreed), _double(tasks), run_key)
-            return Evaluation(float(metrics.loss), to_arrays(grads))
-
-    # What the compiled meta-gradient needs besides its arguments and its result.
-    memory = compiled.memory_analysis()
-    temporary = memory.temp_size_in_bytes / 1e6 if memory else None
-    gflop = product_flops(learner.meta_gradient, start, tasks, run_key) / 1e9
-    variant = f"chunk {chunk}, {jax.device_count()} device{'' if jax.device_count() == 1 else 's'}"
-    ours = Contestant("mamljax", variant, chunk, True, check, train_on, temporary, gflop)
-    return ours, jax.tree.leaves(_double(tasks))
-
-
-def _double(tree):
-    """The same numbers in double precision, on the host; integers stay what they are."""
-    arrays = jax.tree.map(np.asarray, tree)
-    return jax.tree.map(lambda x: x.astype(float) if x.dtype.kind == "f" else x, arrays)
-
-
 def main(argv: Sequence[str]) -> None:
     """Run one suite."""
     if len(argv) > 1:
@@ -319,6 +114,10 @@ def main(argv: Sequence[str]) -> None:
     length = {"seconds": flags.FLAGS.seconds, "repeats": flags.FLAGS.repeats}
     if name == "speed":
         speed.run(output, **length)
+        return
+    if name == "gpu":
+        settings.keep_compiled_programs()
+        gpu.run(output, gpu.parts(**length))
         return
     if name == "methods":
         config = methods_config.get_config(flags.FLAGS.problem)
@@ -339,7 +138,7 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == "__main__":
     # Defined here and not on import, so that no test or other command meets them twice.
     flags.DEFINE_enum(
-        "suite", "sinusoid", [*sorted(SUITES), "speed", "methods"], "What to measure."
+        "suite", "sinusoid", [*sorted(SUITES), "speed", "gpu", "methods"], "What to measure."
     )
     flags.DEFINE_enum("problem", "sinusoid", sorted(methods.PROBLEMS), "Of the suite methods.")
     flags.DEFINE_string("data_dir", None, "Where the suite methods finds Omniglot.")

@@ -16,7 +16,7 @@ BLOCKS = range(4)
 
 def problem(config: Any, images: np.ndarray) -> Problem:
     """The experiment of a config on images, uint8 ``[C, M, H, W, channels]``."""
-    pixels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 2)))
+    pixels = torch.tensor(np.moveaxis(images, -1, 2))
     net = {"omniglot": strided_network, "miniimagenet": pooled_network}[config.model.network]
     return Problem(
         functools.partial(cross_entropy, net),

@@ -13,12 +13,15 @@ import importlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from experiments.race import Contestant, Evaluation
 
 # Not an import statement: torch is an optional extra, and pyright must pass where it is missing.
 torch: Any = importlib.import_module("torch")
+ON_GPU = jax.default_backend() == "gpu"
+torch.set_default_device("cuda" if ON_GPU else "cpu")  # that which jax uses
 
 Arrays = dict[str, np.ndarray]
 """Weights by name, as `mamljax.models.weights.to_arrays` gives them."""
@@ -52,9 +55,9 @@ def contestants(
     batch: Sequence[np.ndarray],
     *,
     first_order: bool = False,
-    threads: Sequence[int] = (1, 2),
+    threads: Sequence[int] = (1,) if ON_GPU else (1, 2),
 ) -> Iterator[Contestant]:
-    """Each way of writing it, at each number of threads.
+    """Each way of writing it, at each number of CPU threads.
 
     Args:
       problem: what is learned.
@@ -125,6 +128,8 @@ def trainer(
             optimizer.zero_grad()
             meta_loss(weights, problem.sample_tasks()).backward()
             optimizer.step()
+        if ON_GPU:
+            torch.cuda.synchronize()
         return 0.0  # nothing is compiled
 
     return run
@@ -146,7 +151,7 @@ def evaluate(
     hwio = {
         name: grad.permute(2, 3, 1, 0) if grad.ndim == 4 else grad for name, grad in grads.items()
     }
-    return Evaluation(loss.item(), {name: grad.numpy() for name, grad in hwio.items()})
+    return Evaluation(loss.item(), {name: grad.cpu().numpy() for name, grad in hwio.items()})
 
 
 def _inner_step(problem: Problem, weights: Weights, grads: Weights, inner_lr: float) -> Weights:

@@ -1,0 +1,206 @@
+"""What a GPU makes of it: `python -m experiments.benchmark --suite=gpu --output=results/gpu.json`.
+
+Beside PyTorch on the same GPU; which precision of products the meta-gradient bears; how many tasks
+to take at a time; how fast the robots run; how long the paper's 60,000 iterations would take. Each
+part is written when it is done, and the same command goes on with what is missing.
+"""
+
+import functools
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+from rich.table import Table
+
+import mamljax
+from configs import locomotion as locomotion_config
+from experiments import few_shot_methods, locomotion, meta_rl_speed, race, races
+from experiments.settings import Config
+from mamljax import files, report
+from mamljax.progress import progress
+from mamljax.tasks.sampling import sample_tasks
+from mamljax.train import Chunk
+
+PRECISIONS = ("highest", "default", "tensorfloat32", "bfloat16")
+ROBOTS = ("cheetah_direction", "ant_direction")
+PAPER_ITERATIONS = 60_000
+NAMES = ("omniglot", "miniimagenet")
+
+
+def parts(
+    *, seconds: float, repeats: int, change: Callable[[Config], None] = lambda config: None
+) -> dict[str, Callable[[], Any]]:
+    """What is measured, by name, in the order of what matters most.
+
+    Args:
+      seconds, repeats: of each measurement.
+      change: of the configs, to something smaller.
+    """
+
+    measured: dict[str, Callable[[], Any]] = {}
+    configs = {name: races.SUITES[name][1]() for name in NAMES}
+    robots = {name: locomotion_config.get_config(name) for name in ROBOTS}
+    for config in (*configs.values(), *robots.values()):
+        change(config)
+
+    def add(what: str, function: Callable[..., Any], *arguments: Any) -> None:
+        for name, config in configs.items():
+            measured[f"{what}, {name}"] = functools.partial(function, name, config, *arguments)
+
+    add("race", beside_torch, seconds, repeats)
+    add("to the end", to_the_end)
+    add("precision", precisions, seconds)
+    add("task chunks", task_chunks, seconds)
+    for name, config in robots.items():
+        measured[f"simulation, {name}"] = functools.partial(simulation, config, seconds)
+    return measured
+
+
+def beside_torch(name: str, config: Config, seconds: float, repeats: int) -> dict[str, Any]:
+    """Meta-iterations per second of mamljax, naive JAX and, where it is installed, PyTorch."""
+    with tempfile.TemporaryDirectory() as workdir:
+        suite = races.SUITES[name][0](Path(workdir), config)
+        agreement = race.require_same(suite.contestants)
+        rows = race.measure(suite, seconds, repeats)
+    return {"agreement": agreement, "results": rows, "skipped": list(suite.skipped)}
+
+
+def to_the_end(name: str, config: Config, iterations: int = 500) -> dict[str, Any]:
+    """The hours that the paper's training would take, from some of its iterations."""
+    learner, sampler, params = _setting(name, config)
+    tx = optax.adam(config.train.meta_lr)
+    iterations = min(iterations, config.train.num_iterations)
+    seen: list[Chunk] = []
+    mamljax.fit(
+        mamljax.meta_step(learner.meta_gradient, tx),
+        mamljax.init_state(params, tx),
+        sampler,
+        jax.random.key(0),
+        num_steps=iterations,
+        meta_batch=config.train.meta_batch,
+        chunk=min(config.log.chunk, iterations),
+        hooks=[seen.append],
+    )
+    spent = sum(chunk.seconds for chunk in seen)
+    return {
+        "iterations": iterations,
+        "seconds": spent,
+        "compile_seconds": seen[0].compile_seconds,
+        "hours_of_60000": spent / iterations * PAPER_ITERATIONS / 3600,
+    }
+
+
+def precisions(name: str, config: Config, seconds: float) -> list[dict[str, Any]]:
+    """By precision of products: time of the meta-gradient, and how far it is from the best."""
+    learner, sampler, params = _setting(name, config)
+    tasks = sample_tasks(sampler, params, jax.random.key(1), config.train.meta_batch)
+    arguments = params, tasks, jax.random.key(2)
+    rows, expected = [], None
+    for precision in PRECISIONS:
+        with jax.default_matmul_precision(precision):
+            compiled = jax.jit(learner.meta_gradient).lower(*arguments).compile()
+        found = ravel_pytree(compiled(*arguments)[0])[0]
+        expected = found if expected is None else expected
+        error = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+        milliseconds = _milliseconds(functools.partial(compiled, *arguments), seconds)
+        rows.append({"precision": precision, "milliseconds": milliseconds, "error": error})
+    return rows
+
+
+def task_chunks(name: str, config: Config, seconds: float) -> list[dict[str, Any]]:
+    """By the number of tasks at a time: time and memory of the meta-gradient."""
+    rows, chunk = [], 1
+    while chunk <= config.train.meta_batch:
+        changed = config.copy_and_resolve_references()
+        changed.train.task_chunk = chunk
+        learner, sampler, params = _setting(name, changed)
+        tasks = sample_tasks(sampler, params, jax.random.key(1), config.train.meta_batch)
+        arguments = params, tasks, jax.random.key(2)
+        compiled = jax.jit(learner.meta_gradient).lower(*arguments).compile()
+        memory = compiled.memory_analysis()
+        rows.append(
+            {
+                "task_chunk": chunk,
+                "milliseconds": _milliseconds(functools.partial(compiled, *arguments), seconds),
+                "temporary_megabytes": memory.temp_size_in_bytes / 1e6 if memory else None,
+            }
+        )
+        chunk *= 2
+    return rows
+
+
+def simulation(config: Config, seconds: float) -> dict[str, float]:
+    """Environment steps per second at the batch of the config: random actions, and the policy."""
+    functions = meta_rl_speed.parts(config, locomotion.build(config))
+    steps = config.train.meta_batch * config.train.episodes * config.env.horizon
+    rates = {}
+    for name in ("random actions", "rollouts"):
+        compiled = jax.jit(functions[name]).lower(jax.random.key(0)).compile()
+        run = functools.partial(compiled, jax.random.key(1))
+        rates[name] = 1e3 * steps / _milliseconds(run, seconds)
+    return rates
+
+
+def run(output: Path, measured: dict[str, Callable[[], Any]]) -> dict[str, Any]:
+    """Measure what the output does not hold yet; print it all."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    found = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
+    done = found.get("parts", {})
+    found = report.provenance("speed: gpu", {}) | {"parts": done}
+    found["matmul_gflops"] = race.matmul_gflops()
+    with progress("gpu", len(measured), len(done)) as update:
+        for name, measure in measured.items():
+            if name not in done:
+                done[name] = json.loads(json.dumps(measure()))
+                files.write_json(output, found)
+            update(len(done), name)
+    show(found)
+    return found
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print every part as a table."""
+    console = report.console()
+    for name, part in found["parts"].items():
+        rows = part if isinstance(part, list) else part.get("results", [part])
+        if name.startswith("race"):
+            rows = [
+                {
+                    "contestant": f"{row['name']} {row['variant']}",
+                    "tasks/s": row["tasks_per_second"],
+                    "mamljax is faster by": row["reference_is_times_faster"]["of_medians"],
+                }
+                for row in rows
+            ]
+        table = Table(*rows[0], title=name)
+        for row in rows:
+            cells = (x if isinstance(x, str) else f"{x:,.4g}" for x in row.values())
+            table.add_row(*cells)
+        console.print(table)
+
+
+def _setting(name: str, config: Config):
+    """The learner, the sampler and the initial parameters of a race."""
+    images = races.noise() if name == "miniimagenet" else races.characters()
+    method = few_shot_methods.build(config, images.images.shape[2:], len(images.names), None)
+    example = np.zeros((1, *images.images.shape[2:]), np.float32)
+    params = method.learner.init(jax.random.key(config.seed), example)
+    return method.learner, method.sampler(images), params
+
+
+def _milliseconds(function: Callable[[], Any], seconds: float) -> float:
+    """The median time of a call, over `seconds` of calls after a first one."""
+    jax.block_until_ready(function())
+    times, end = [], time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        started = time.perf_counter()
+        jax.block_until_ready(function())
+        times.append(time.perf_counter() - started)
+    return 1e3 * float(np.median(times))

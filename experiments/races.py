@@ -1,0 +1,232 @@
+"""The training steps that are raced, each set up in mamljax, in naive JAX and in PyTorch.
+
+A further suite is a function of a work directory and a config that returns a `Suite`, and an entry
+in `SUITES`.
+"""
+
+import contextlib
+import functools
+import importlib.util
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+import mamljax
+from configs import miniimagenet as miniimagenet_config
+from configs import omniglot as omniglot_config
+from configs import sinusoid as sinusoid_config
+from experiments import few_shot_methods
+from experiments import sinusoid as sinusoid_experiment
+from experiments.flops import product_flops
+from experiments.peers import naive_jax
+from experiments.race import Contestant, Evaluation, Suite
+from experiments.settings import Config
+from mamljax import data, losses, models
+from mamljax.data import ImageSet
+from mamljax.metrics import MetricLogger
+from mamljax.models.weights import to_arrays
+from mamljax.progress import training_progress
+from mamljax.sharding import largest_task_mesh
+from mamljax.tasks.sampling import sample_tasks
+from mamljax.types import Learner, Params, Sampler
+
+
+def sinusoid(workdir: Path, config: Config) -> Suite:
+    """The paper's sinusoid regression: mamljax with logging on, PyTorch without."""
+    learner = mamljax.maml(
+        sinusoid_experiment.build_model(config),
+        losses.mean_squared_error,
+        inner_lr=config.train.inner_lr,
+        num_steps=config.train.num_inner_steps,
+    )
+    sampler = sinusoid_experiment.task_sampler(config, config.train.shots, config.train.queries)
+    example = np.zeros((1, 1), np.float32)
+    start = learner.init(jax.random.key(config.seed), example)
+    # At weights as small as those the second-order terms vanish, and a first-order gradient would
+    # pass for the right one: contestants are compared at larger weights.
+    wide = models.mlp((*config.model.hidden, 1), init="he_normal")
+    large = wide.init(jax.random.key(config.seed), example)
+    ours, batch = _mamljax(workdir, config, learner, sampler, start, large)
+
+    def peers():
+        from experiments.peers import torch_maml, torch_sinusoid
+
+        weights = to_arrays(start), to_arrays(_double(large))
+        problem = torch_sinusoid.problem(config)
+        return torch_maml.contestants(problem, config.train, *weights, batch)
+
+    return _suite(config, [ours], peers)
+
+
+def omniglot(workdir: Path, config: Config) -> Suite:
+    """A training step on Omniglot, on characters drawn from fonts: they need no files."""
+    return _classification(workdir, config, characters())
+
+
+def miniimagenet(workdir: Path, config: Config, side: int = 84) -> Suite:
+    """A training step on miniImagenet, on noise: its speed does not depend on what is seen."""
+    return _classification(workdir, config, noise(side))
+
+
+def characters() -> ImageSet:
+    """Of the size of Omniglot's."""
+    return data.load("glyphs", "train")
+
+
+def noise(side: int = 84) -> ImageSet:
+    """Colour images of the size of miniImagenet's."""
+    classes, shape = 20, (40, side, side, 3)
+    images = np.random.default_rng(0).integers(0, 256, (classes, *shape), np.uint8)
+    names = tuple(f"class {i}" for i in range(classes))
+    return ImageSet(images, np.full(classes, shape[0]), names)
+
+
+def _classification(workdir: Path, config: Config, images: ImageSet) -> Suite:
+    mesh = largest_task_mesh(config.train.meta_batch)
+    method = few_shot_methods.build(config, images.images.shape[2:], len(images.names), mesh)
+    sampler = method.sampler(images)
+    example = np.zeros((1, *images.images.shape[2:]), np.float32)
+    start = method.learner.init(jax.random.key(config.seed), example)
+    ours, batch = _mamljax(workdir, config, method.learner, sampler, start, start)
+    weights = to_arrays(start), to_arrays(_double(start))
+
+    def sample(key):
+        return jax.tree.leaves(sample_tasks(sampler, None, key, config.train.meta_batch))
+
+    naive = naive_jax.contestant(config, sample, *weights, batch)
+
+    def peers():
+        from experiments.peers import torch_images, torch_maml
+
+        problem = torch_images.problem(config, images.images)
+        first_order = config.method == "fomaml"
+        return torch_maml.contestants(
+            problem, config.train, *weights, batch, first_order=first_order
+        )
+
+    return _suite(config, [ours, naive], peers)
+
+
+def inner_loop(workdir: Path, config: Config) -> Suite:
+    """What second derivatives cost over ten inner steps, and what recomputing those steps saves.
+
+    All three are mamljax; the first-order contestant computes another gradient on purpose.
+    """
+    images = characters()
+    example = np.zeros((1, *images.images.shape[2:]), np.float32)
+    mesh = largest_task_mesh(config.train.meta_batch)
+
+    def contestant(name: str, **changes: Any) -> Contestant:
+        changed = config.copy_and_resolve_references()
+        changed.method = changes.pop("method", "maml")
+        changed.train.update(changes)
+        method = few_shot_methods.build(changed, images.images.shape[2:], len(images.names), mesh)
+        start = method.learner.init(jax.random.key(config.seed), example)
+        arguments = method.learner, method.sampler(images), start, start
+        return _mamljax(workdir, changed, *arguments)[0]._replace(name=name)
+
+    contestants = [
+        contestant("second-order"),
+        contestant("second-order, remat", remat=True),
+        contestant("first-order", method="fomaml")._replace(check=None),
+    ]
+    return _suite(config, contestants)
+
+
+def _ten_inner_steps() -> Config:
+    config: Any = omniglot_config.get_config("5way1shot")
+    config.train.num_inner_steps, config.train.inner_lr, config.train.meta_batch = 10, 0.4, 8
+    config.log.chunk = 5
+    return config
+
+
+SUITES = {
+    "sinusoid": (sinusoid, functools.partial(sinusoid_config.get_config, "paper")),
+    "omniglot": (omniglot, functools.partial(omniglot_config.get_config, "5way1shot")),
+    "omniglot_20way": (omniglot, functools.partial(omniglot_config.get_config, "20way1shot")),
+    "miniimagenet": (miniimagenet, functools.partial(miniimagenet_config.get_config, "5way1shot")),
+    "miniimagenet_fomaml": (
+        miniimagenet,
+        functools.partial(miniimagenet_config.get_config, "5way1shot_fomaml"),
+    ),
+    "inner_loop": (inner_loop, _ten_inner_steps),
+}
+"""By name: what makes the suite, and the config it is made of."""
+
+
+def _suite(
+    config: Config, ours: list[Contestant], peers: Callable[[], Iterable[Contestant]] | None = None
+) -> Suite:
+    """Ours, and the peers if their library is there."""
+    found, skipped = [], []
+    if peers and importlib.util.find_spec("torch"):
+        found = list(peers())
+    elif peers:
+        skipped.append("PyTorch is skipped: not installed (`pip install -e .[bench]`).")
+    values = config.to_dict()
+    setting = {name: values[name] for name in ("seed", "model", "task", "train", "log")}
+    return Suite(setting, config.train.meta_batch, [*ours, *found], skipped)
+
+
+@contextlib.contextmanager
+def logging_hooks(workdir: Path, run: str, num_steps: int, done: int) -> Iterator[list]:
+    """The hooks that an experiment logs with: JSON lines, TensorBoard, progress."""
+    with (
+        MetricLogger(workdir, run, resume_step=done) as logger,
+        training_progress(run, num_steps, done) as show,
+    ):
+        yield [show, logger]
+
+
+def _mamljax(
+    workdir: Path,
+    config: Config,
+    learner: Learner,
+    sampler: Sampler,
+    start: Params,
+    agreed: Params,
+) -> tuple[Contestant, list[np.ndarray]]:
+    """The contestant that trains from `start`, and the tasks on which all are compared."""
+    train, chunk = config.train, config.log.chunk
+    tx = optax.adam(train.meta_lr)
+    step_fn = mamljax.meta_step(learner.meta_gradient, tx)
+    task_key, run_key = jax.random.split(jax.random.key(config.seed + 1))
+    tasks = sample_tasks(sampler, start, task_key, train.meta_batch)
+    compiled = jax.jit(learner.meta_gradient).lower(start, tasks, run_key).compile()
+    state = mamljax.init_state(start, tx)
+
+    def train_on(num_iterations):
+        nonlocal state
+        done, compile_seconds = int(state.step), []
+        total = done + num_iterations
+        with logging_hooks(workdir, "mamljax", total, done) as hooks:
+            hooks.append(lambda chunk: compile_seconds.append(chunk.compile_seconds))
+            options = {"meta_batch": train.meta_batch, "chunk": chunk, "hooks": hooks}
+            state = mamljax.fit(step_fn, state, sampler, run_key, num_steps=total, **options)
+        return compile_seconds[0]
+
+    def check():
+        # In double precision: in single, rounding decides on which side of a kink of the ReLU the
+        # blank paper of an image comes to lie, and honest gradients differ by percents.
+        with jax.enable_x64(True):
+            gradient = jax.jit(learner.meta_gradient)
+            grads, metrics = gradient(_double(agreed), _double(tasks), run_key)
+            return Evaluation(float(metrics.loss), to_arrays(grads))
+
+    # What the compiled meta-gradient needs besides its arguments and its result.
+    memory = compiled.memory_analysis()
+    temporary = memory.temp_size_in_bytes / 1e6 if memory else None
+    gflop = product_flops(learner.meta_gradient, start, tasks, run_key) / 1e9
+    variant = f"chunk {chunk}, {jax.device_count()} device{'' if jax.device_count() == 1 else 's'}"
+    ours = Contestant("mamljax", variant, chunk, True, check, train_on, temporary, gflop)
+    return ours, jax.tree.leaves(_double(tasks))
+
+
+def _double(tree):
+    """The same numbers in double precision, on the host; integers stay what they are."""
+    arrays = jax.tree.map(np.asarray, tree)
+    return jax.tree.map(lambda x: x.astype(float) if x.dtype.kind == "f" else x, arrays)
