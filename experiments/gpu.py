@@ -45,7 +45,7 @@ def parts(
     """
     measured: dict[str, Callable[[], Any]] = {}
     configs = {name: races.SUITES[name][1]() for name in NAMES}
-    robots = {name: locomotion_config.get_config(name) for name in ROBOTS}
+    robots: dict[str, Config] = {name: locomotion_config.get_config(name) for name in ROBOTS}
     for config in robots.values():
         config.train.rollout_chunk = 0  # all tasks at once, which only a CPU's cache minds
     for config in (*configs.values(), *robots.values()):
