@@ -152,7 +152,7 @@ def training_curves(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     _over_training(left, records, returns or ["loss"])
     if returns:
         left.set(ylabel="return in training")
-        left.legend(loc="upper right", fontsize=8)
+        left.legend(loc="lower right", fontsize=8)
     else:
         left.set(ylabel="meta-loss", ylim=(0, None))
     names = sorted({name for record in records for name in record if "_step_" in name})
