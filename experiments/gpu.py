@@ -21,12 +21,13 @@ from rich.table import Table
 
 import mamljax
 from configs import locomotion as locomotion_config
-from experiments import few_shot_methods, locomotion, meta_rl_speed, race, races
+from experiments import locomotion, meta_rl_speed, race, races
 from experiments.settings import Config
 from mamljax import files, report
 from mamljax.progress import progress
 from mamljax.tasks.sampling import sample_tasks
 from mamljax.train import Chunk
+from mamljax.types import Learner, Params, Sampler
 
 PRECISIONS = ("highest", "default", "tensorfloat32", "bfloat16")
 ROBOTS = ("cheetah_direction", "ant_direction")
@@ -125,12 +126,11 @@ def task_chunks(name: str, config: Config, seconds: float) -> list[dict[str, Any
         tasks = sample_tasks(sampler, params, jax.random.key(1), config.train.meta_batch)
         arguments = params, tasks, jax.random.key(2)
         compiled = jax.jit(learner.meta_gradient).lower(*arguments).compile()
-        memory = compiled.memory_analysis()
         rows.append(
             {
                 "task_chunk": chunk,
                 "milliseconds": _milliseconds(functools.partial(compiled, *arguments), seconds),
-                "temporary_megabytes": memory.temp_size_in_bytes / 1e6 if memory else None,
+                "temporary_megabytes": race.temporary_megabytes(compiled),
             }
         )
         chunk *= 2
@@ -192,13 +192,10 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else f"{value:,.4g}"
 
 
-def _setting(name: str, config: Config):
+def _setting(name: str, config: Config) -> tuple[Learner, Sampler, Params]:
     """The learner, the sampler and the initial parameters of a race."""
     images = races.noise() if name == "miniimagenet" else races.characters()
-    method = few_shot_methods.build(config, images.images.shape[2:], len(images.names), None)
-    example = np.zeros((1, *images.images.shape[2:]), np.float32)
-    params = method.learner.init(jax.random.key(config.seed), example)
-    return method.learner, method.sampler(images), params
+    return races.set_up(config, images)
 
 
 def _milliseconds(function: Callable[[], Any], seconds: float) -> float:

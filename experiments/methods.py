@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from experiments import methods_figures
+from experiments.race import temporary_megabytes
 from experiments.settings import Config
 from mamljax import (
     algorithms,
@@ -204,7 +205,7 @@ def train(
     example = jnp.zeros(example.shape, example.dtype)
     state = init_state(jax.jit(learner.init)(init_key, example), tx)
     batch = sample_tasks(problem.train, None, run_key, config.meta_batch)
-    memory = jax.jit(step).lower(state, batch, run_key).compile().memory_analysis()
+    megabytes = temporary_megabytes(jax.jit(step).lower(state, batch, run_key).compile())
     seconds: list[float] = []
     state = fit(
         step,
@@ -216,7 +217,6 @@ def train(
         chunk=min(config.chunk, iterations),
         hooks=[lambda chunk: seconds.append(1 / chunk.iterations_per_second)],
     )
-    megabytes = memory.temp_size_in_bytes / 1e6 if memory else None
     return Trained(learner, state.meta_params, 1e3 * float(np.median(seconds)), megabytes)
 
 

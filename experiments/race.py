@@ -158,6 +158,12 @@ def matmul_gflops(size: int = 1024, seconds: float = 0.5) -> dict[str, float]:
     return best
 
 
+def temporary_megabytes(compiled: Any) -> float | None:
+    """What a compiled function needs beside its arguments and results; None if it does not tell."""
+    memory = compiled.memory_analysis()
+    return memory.temp_size_in_bytes / 1e6 if memory else None
+
+
 def _calibrate(contestant: Contestant, seconds: float) -> tuple[int, float]:
     """Warm up; returns the iterations of a single run, and the seconds of compiling."""
     wanted = seconds if contestant.compiles else seconds / 20

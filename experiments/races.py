@@ -23,7 +23,7 @@ from experiments import few_shot_methods
 from experiments import sinusoid as sinusoid_experiment
 from experiments.flops import product_flops
 from experiments.peers import naive_jax
-from experiments.race import Contestant, Evaluation, Suite
+from experiments.race import Contestant, Evaluation, Suite, temporary_megabytes
 from experiments.settings import Config
 from mamljax import data, losses, models
 from mamljax.data import ImageSet
@@ -85,13 +85,18 @@ def noise(side: int = 84) -> ImageSet:
     return ImageSet(images, np.full(classes, shape[0]), names)
 
 
-def _classification(workdir: Path, config: Config, images: ImageSet) -> Suite:
+def set_up(config: Config, images: ImageSet) -> tuple[Learner, Sampler, Params]:
+    """The learner of a config, its tasks from the images, and the parameters to start from."""
     mesh = largest_task_mesh(config.train.meta_batch)
     method = few_shot_methods.build(config, images.images.shape[2:], len(images.names), mesh)
-    sampler = method.sampler(images)
     example = np.zeros((1, *images.images.shape[2:]), np.float32)
     start = method.learner.init(jax.random.key(config.seed), example)
-    ours, batch = _mamljax(workdir, config, method.learner, sampler, start, start)
+    return method.learner, method.sampler(images), start
+
+
+def _classification(workdir: Path, config: Config, images: ImageSet) -> Suite:
+    learner, sampler, start = set_up(config, images)
+    ours, batch = _mamljax(workdir, config, learner, sampler, start, start)
     weights = to_arrays(start), to_arrays(_double(start))
 
     def sample(key):
@@ -117,17 +122,13 @@ def inner_loop(workdir: Path, config: Config) -> Suite:
     All three are mamljax; the first-order contestant computes another gradient on purpose.
     """
     images = characters()
-    example = np.zeros((1, *images.images.shape[2:]), np.float32)
-    mesh = largest_task_mesh(config.train.meta_batch)
 
     def contestant(name: str, **changes: Any) -> Contestant:
         changed = config.copy_and_resolve_references()
         changed.method = changes.pop("method", "maml")
         changed.train.update(changes)
-        method = few_shot_methods.build(changed, images.images.shape[2:], len(images.names), mesh)
-        start = method.learner.init(jax.random.key(config.seed), example)
-        arguments = method.learner, method.sampler(images), start, start
-        return _mamljax(workdir, changed, *arguments)[0]._replace(name=name)
+        learner, sampler, start = set_up(changed, images)
+        return _mamljax(workdir, changed, learner, sampler, start, start)[0]._replace(name=name)
 
     contestants = [
         contestant("second-order"),
@@ -217,9 +218,7 @@ def _mamljax(
             grads, metrics = gradient(_double(agreed), _double(tasks), run_key)
             return Evaluation(float(metrics.loss), to_arrays(grads))
 
-    # What the compiled meta-gradient needs besides its arguments and its result.
-    memory = compiled.memory_analysis()
-    temporary = memory.temp_size_in_bytes / 1e6 if memory else None
+    temporary = temporary_megabytes(compiled)
     gflop = product_flops(learner.meta_gradient, start, tasks, run_key) / 1e9
     variant = f"chunk {chunk}, {jax.device_count()} device{'' if jax.device_count() == 1 else 's'}"
     ours = Contestant("mamljax", variant, chunk, True, check, train_on, temporary, gflop)
