@@ -1,10 +1,12 @@
-"""A training step of MAML in PyTorch, written the two ways in which PyTorch users write it.
+"""A training step of MAML in PyTorch, written the ways in which it can be written there.
 
 ``torch.func``: `vmap` over tasks of a function that takes its own inner gradients.
 ``torch loop``: a Python loop over tasks with ``autograd.grad(create_graph=True)``, which is how
 learn2learn and higher work, without what their module wrappers cost on top.
+``torch batched``: the network written out for all tasks at once, where a problem has that. Few
+would take the trouble, but it is the fastest that plain PyTorch can do.
 
-Both get PyTorch's faster choices: ``loss.backward()`` outside (half as fast again as
+All get PyTorch's faster choices: ``loss.backward()`` outside (half as fast again as
 ``torch.func.grad`` outside) and the fused Adam. Nothing is logged.
 """
 
@@ -21,7 +23,8 @@ from experiments.race import Contestant, Evaluation
 # Not an import statement: torch is an optional extra, and pyright must pass where it is missing.
 torch: Any = importlib.import_module("torch")
 ON_GPU = jax.default_backend() == "gpu"
-torch.set_default_device("cuda" if ON_GPU else "cpu")  # that which jax uses
+if ON_GPU:  # not otherwise, since every operation then passes through a wrapper in Python
+    torch.set_default_device("cuda")
 
 Arrays = dict[str, np.ndarray]
 """Weights by name, as `mamljax.models.weights.to_arrays` gives them."""
@@ -39,12 +42,14 @@ class Problem(NamedTuple):
     sample_tasks: draws a meta-batch.
     to_tasks: the same from arrays, in their order.
     adapts: whether the weights of a name take inner steps.
+    batched_loss_of: the same as `loss_of` with a task axis on everything, the sum over tasks.
     """
 
     loss_of: Callable[[Weights, Any, Any], Any]
     sample_tasks: Callable[[], Tasks]
     to_tasks: Callable[[Sequence[np.ndarray]], Tasks]
     adapts: Callable[[str], bool] = lambda name: True
+    batched_loss_of: Callable[[Weights, Any, Any], Any] | None = None
 
 
 def contestants(
@@ -68,7 +73,10 @@ def contestants(
       first_order: drop the second derivatives.
       threads: numbers of threads to try.
     """
-    for name, make_loss in (("torch.func", vmapped_loss), ("torch loop", looped_loss)):
+    ways = {"torch.func": vmapped_loss, "torch loop": looped_loss}
+    if problem.batched_loss_of:
+        ways["torch batched"] = batched_loss
+    for name, make_loss in ways.items():
         for count in threads:
             loss = make_loss(problem, train.inner_lr, train.num_inner_steps, first_order)
             variant = f"{count} thread{'' if count == 1 else 's'}"
@@ -111,6 +119,29 @@ def looped_loss(
                 adapted = _inner_step(problem, adapted, grads, inner_lr)
             losses.append(problem.loss_of(adapted, query_x, query_y))
         return torch.stack(losses).mean()
+
+    return meta_loss
+
+
+def batched_loss(
+    problem: Problem, inner_lr: float, num_steps: int, first_order: bool = False
+) -> MetaLoss:
+    """The mean query loss after the inner steps, with the task axis written out."""
+    loss_of: Any = problem.batched_loss_of
+
+    def meta_loss(weights, tasks):
+        support_x, support_y, query_x, query_y = tasks
+        count = len(support_x)
+        adapted = {name: weight.expand(count, *weight.shape) for name, weight in weights.items()}
+        for _ in range(num_steps):
+            loss = loss_of(adapted, support_x, support_y)
+            # Tasks share no weights here, so the gradient of the sum is that of every task.
+            variables = list(adapted.values())
+            grads = torch.autograd.grad(loss, variables, create_graph=not first_order)
+            adapted = _inner_step(
+                problem, adapted, dict(zip(adapted, grads, strict=True)), inner_lr
+            )
+        return loss_of(adapted, query_x, query_y) / count
 
     return meta_loss
 

@@ -12,6 +12,7 @@ def problem(config: Any) -> Problem:
         squared_error,
         functools.partial(sample_tasks, config),
         lambda batch: [torch.tensor(part) for part in batch],
+        batched_loss_of=batched_squared_error,
     )
 
 
@@ -25,6 +26,16 @@ def squared_error(weights: Weights, inputs: Any, targets: Any) -> Any:
     for bias, kernel in zip(layers[::2], layers[1::2], strict=True):
         hidden = torch.relu(torch.addmm(bias, hidden, kernel))
     return torch.square(torch.addmm(last_bias, hidden, last_kernel) - targets).mean()
+
+
+def batched_squared_error(weights: Weights, inputs: Any, targets: Any) -> Any:
+    """The sum over tasks of `squared_error`, everything with a leading task axis."""
+    *layers, last_bias, last_kernel = weights.values()
+    hidden = inputs
+    for bias, kernel in zip(layers[::2], layers[1::2], strict=True):
+        hidden = torch.relu(torch.baddbmm(bias.unsqueeze(1), hidden, kernel))
+    found = torch.baddbmm(last_bias.unsqueeze(1), hidden, last_kernel)
+    return torch.square(found - targets).mean((1, 2)).sum()
 
 
 def sample_tasks(config: Any) -> Tasks:

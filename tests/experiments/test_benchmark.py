@@ -108,8 +108,9 @@ def test_without_torch_measures_mamljax_alone_and_says_so(tmp_path, config, monk
 
 def test_torch_computes_the_same_with_the_threads_it_was_given(suite, torch_peers):
     theirs = suite.contestants[1:]
-    assert [one.name for one in theirs] == ["torch.func"] * 2 + ["torch loop"] * 2
-    assert len(race.require_same(suite.contestants)) == 4
+    ways = ["torch.func", "torch loop", "torch batched"]
+    assert [one.name for one in theirs] == [name for name in ways for _ in range(2)]
+    assert len(race.require_same(suite.contestants)) == 6
     for one in theirs:
         one.run(2)
         assert torch_peers.torch.get_num_threads() == int(one.variant.split()[0])
@@ -128,17 +129,14 @@ def shared(config, tmp_path, torch_peers, monkeypatch):
     return ours, *given
 
 
-def test_a_first_order_gradient_is_not_the_same(shared, torch_peers, monkeypatch):
+def test_a_first_order_gradient_is_not_the_same(shared, torch_peers):
     ours, *shared = shared
-    autograd = torch_peers.torch.autograd
-    first_order = functools.partial(lambda grad, *args, create_graph: grad(*args), autograd.grad)
-    monkeypatch.setattr(autograd, "grad", first_order)
-    *_, looped = torch_peers.contestants(*shared)
-    with pytest.raises(race.DisagreementError, match="torch loop, 2 threads and mamljax"):
-        race.require_same([ours, looped])
+    for one in torch_peers.contestants(*shared, first_order=True):
+        with pytest.raises(race.DisagreementError, match=f"{one.name}, .* and mamljax"):
+            race.require_same([ours, one])
 
 
-@pytest.mark.parametrize("name", ["vmapped_loss", "looped_loss"])
+@pytest.mark.parametrize("name", ["vmapped_loss", "looped_loss", "batched_loss"])
 def test_torch_trains_as_mamljax_does(config, shared, torch_peers, name):
     _, problem, train, _, weights, batch = shared
     problem = problem._replace(sample_tasks=lambda: problem.to_tasks(batch))
