@@ -102,7 +102,8 @@ def _classification(workdir: Path, config: Config, images: ImageSet) -> Suite:
     def sample(key):
         return jax.tree.leaves(sample_tasks(sampler, None, key, config.train.meta_batch))
 
-    naive = naive_jax.contestant(config, sample, *weights, batch)
+    mesh = largest_task_mesh(config.train.meta_batch)
+    naive = naive_jax.contestant(config, sample, *weights, batch, mesh)
 
     def peers():
         from experiments.peers import torch_images, torch_maml

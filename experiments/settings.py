@@ -91,9 +91,6 @@ def set_up_cpu(config: Config) -> None:
         # Each device works on tasks of its own: threads within an operation would be in the way.
         given = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{given} --xla_cpu_multi_thread_eigen=false".strip()
-        # Devices hold threads of one pool while they wait for each other. With one per core, what
-        # XLA makes by itself, a program waited forever for one that had been started before it.
-        os.environ["NPROC"] = str(2 * devices)
     elif config.cpu_threads:
         os.environ["NPROC"] = str(config.cpu_threads)
 

@@ -1,6 +1,7 @@
 """MAML in JAX as it is often written: `vmap` over tasks of a loss that calls `lax.conv`.
 
-Per-task kernels make a grouped convolution of it. Tasks come from mamljax's sampler.
+Per-task kernels make a grouped convolution of it. Tasks come from mamljax's sampler, and are split
+over the same devices: with one CPU device per core it would otherwise have a single core.
 """
 
 import functools
@@ -12,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from experiments.race import Contestant, Evaluation
+from mamljax.sharding import SHARED, TASK_AXIS, share_tasks
 
 Arrays = dict[str, Any]
 """Weights by name, as `mamljax.models.weights.to_arrays` gives them."""
@@ -25,6 +28,7 @@ def contestant(
     start: Arrays,
     agreed: Arrays,
     batch: Sequence[np.ndarray],
+    mesh: Mesh | None,
 ) -> Contestant:
     """The training step of a config's network.
 
@@ -34,6 +38,7 @@ def contestant(
       start: the weights that training starts from.
       agreed: the weights at which the loss and its gradient are compared.
       batch: the tasks on which they are compared.
+      mesh: the devices to split tasks over.
     """
     train, tx = config.train, optax.adam(config.train.meta_lr)
     loss_of = functools.partial(cross_entropy, config.model.network)
@@ -53,9 +58,15 @@ def contestant(
     def meta_loss(weights, tasks):
         return jnp.mean(jax.vmap(task_loss, in_axes=(None, 0, 0, 0, 0))(weights, *tasks))
 
+    def gradient(weights, tasks):
+        found = jax.value_and_grad(meta_loss)(weights, tasks)
+        return found if mesh is None else jax.lax.pmean(found, TASK_AXIS)
+
+    shared = share_tasks(gradient, mesh, train.meta_batch, SHARED)
+
     def step(state, key):
         weights, opt_state = state
-        grads = jax.grad(meta_loss)(weights, sample(key))
+        _, grads = shared(weights, sample(key))
         updates, opt_state = tx.update(grads, opt_state)
         return optax.apply_updates(weights, updates), opt_state
 
@@ -74,7 +85,7 @@ def contestant(
 
     def check() -> Evaluation:
         with jax.enable_x64(True):
-            loss, grads = jax.jit(jax.value_and_grad(meta_loss))(agreed, batch)
+            loss, grads = jax.jit(shared)(agreed, batch)
             return Evaluation(float(loss), {name: np.asarray(g) for name, g in grads.items()})
 
     return Contestant("jax.vmap of lax.conv", "", 1, False, check, run)

@@ -64,9 +64,16 @@ def linear_baseline(observations: Array, returns: Array, valid: Array) -> Array:
     # condition number, which is too much for float32.
     rows = jnp.concatenate([rows, jnp.sqrt(RIDGE) * jnp.eye(size, dtype=rows.dtype)])
     wanted = jnp.concatenate([(returns * valid).reshape(-1), jnp.zeros(size, rows.dtype)])
+    return features @ _least_squares(rows, wanted)
+
+
+# One matrix at a time, also under `vmap`: a batch of them waits, on CPU, for tasks that it gives to
+# the pool of threads it runs in itself, and hangs once every thread waits like that.
+@jax.custom_batching.sequential_vmap
+def _least_squares(rows: Array, wanted: Array) -> Array:
+    """The w that minimises ``|rows w - wanted|``, ``[N, D], [N] -> [D]``."""
     q, r = jnp.linalg.qr(rows)
-    weights = jax.scipy.linalg.solve_triangular(r, wanted @ q)
-    return features @ weights
+    return jax.scipy.linalg.solve_triangular(r, wanted @ q)
 
 
 def standardised(values: Array, valid: Array) -> Array:
