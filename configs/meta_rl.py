@@ -61,7 +61,7 @@ def base(name: str) -> Any:
     config.evaluate.num_inner_steps = 3
     config.evaluate.inner_lr = config.train.inner_lr
     config.evaluate.later_steps = 0.5  # times inner_lr, after the first step
-    config.evaluate.task_chunk = 0  # tasks that are adapted to at a time, 0 for all
+    config.evaluate.task_chunk = 0  # tasks that are adapted to at a time, 0 for what is fastest
 
     config.tune = ConfigDict()  # of the step size of pretrain and random, on tasks of their own
     config.tune.num_tasks = 20

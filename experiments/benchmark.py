@@ -6,8 +6,10 @@ Contestants must first agree on the meta-loss and the meta-gradient, then they t
 whose library is not installed are skipped (``pip install -e .[bench]`` installs PyTorch). The JSON
 holds every measurement; a bar chart of the same name lies next to it.
 
-The suite ``speed`` is all of them, see `experiments.speed`; ``gpu`` what only a GPU can tell, see
-`experiments.gpu`; ``methods`` compares methods instead of libraries, see `experiments.methods`.
+The suite ``speed`` is all of them, see `experiments.speed`; ``compile`` and ``growth`` tell how
+long compiling takes, and how time and memory grow, see `experiments.compiling` and
+`experiments.growth`; ``gpu`` what only a GPU can tell, see `experiments.gpu`; ``methods`` compares
+methods instead of libraries, see `experiments.methods`.
 """
 
 import importlib.metadata
@@ -25,7 +27,8 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from configs import methods as methods_config
-from experiments import gpu, methods, settings, speed
+from configs import omniglot as omniglot_config
+from experiments import compiling, gpu, growth, methods, parts, settings, speed
 from experiments.race import Suite, matmul_gflops, measure, require_same
 from experiments.races import SUITES
 from mamljax import files, plots, report
@@ -110,6 +113,7 @@ def main(argv: Sequence[str]) -> None:
     """Run one suite."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
+    logging.set_verbosity(logging.WARNING)  # jax and the data sets tell of every file they read
     name, output = flags.FLAGS.suite, Path(flags.FLAGS.output)
     length = {"seconds": flags.FLAGS.seconds, "repeats": flags.FLAGS.repeats}
     if name == "speed":
@@ -117,13 +121,20 @@ def main(argv: Sequence[str]) -> None:
         return
     if name == "gpu":
         settings.keep_compiled_programs()
-        gpu.run(output, gpu.parts(**length))
+        parts.run(name, output, gpu.parts(**length))
+        return
+    if name == "compile":
+        settings.set_up_cpu(omniglot_config.get_config())
+        parts.run(name, output, compiling.parts())
+        return
+    if name == "growth":
+        found = parts.run(name, output, growth.parts(seconds=length["seconds"]))
+        growth.draw(output.with_suffix(".png"), found["parts"])
         return
     if name == "methods":
         config = methods_config.get_config(flags.FLAGS.problem)
         settings.set_up_cpu(config)
         settings.keep_compiled_programs()  # the seeds share theirs; times leave compiling out
-        logging.set_verbosity(logging.WARNING)  # the data sets tell of every file they read
         folder = {"data_dir": flags.FLAGS.data_dir} if flags.FLAGS.data_dir else {}
         methods.run(config, output, **folder)
         return
@@ -138,7 +149,10 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == "__main__":
     # Defined here and not on import, so that no test or other command meets them twice.
     flags.DEFINE_enum(
-        "suite", "sinusoid", [*sorted(SUITES), "speed", "gpu", "methods"], "What to measure."
+        "suite",
+        "sinusoid",
+        [*sorted(SUITES), "speed", "compile", "growth", "gpu", "methods"],
+        "What to measure.",
     )
     flags.DEFINE_enum("problem", "sinusoid", sorted(methods.PROBLEMS), "Of the suite methods.")
     flags.DEFINE_string("data_dir", None, "Where the suite methods finds Omniglot.")

@@ -213,7 +213,7 @@ def scorer(
             num_tasks=num_tasks,
             num_steps=config.num_inner_steps if tested.steps else None,
             metric=accuracy,
-            task_chunk=settings.task_chunk(config.task_chunk, elsewhere=50),
+            task_chunk=config.task_chunk or None,
             mesh=largest_task_mesh(num_tasks),
         )
 
@@ -240,7 +240,7 @@ def tune(setting: Setting, params: Params) -> dict[str, float]:
                 candidates=config.tune.candidates,
                 num_tasks=config.tune.num_tasks,
                 num_steps=config.evaluate.num_inner_steps,
-                task_chunk=settings.task_chunk(config.evaluate.task_chunk, elsewhere=50),
+                task_chunk=config.evaluate.task_chunk or None,
             ).inner_lr
     return chosen
 

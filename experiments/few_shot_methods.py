@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from jax.sharding import Mesh
 
-from experiments.settings import Config, task_chunk
+from experiments.settings import Config
 from mamljax import baselines, fomaml, maml, models
 from mamljax.data import ImageSet
 from mamljax.losses import cross_entropy
@@ -80,7 +80,7 @@ def build(config: Config, image_shape: tuple[int, ...], classes: int, mesh: Mesh
       classes: how many there are in training.
       mesh: devices to split the tasks over.
     """
-    shared = {"task_chunk": task_chunk(config.train.task_chunk), "mesh": mesh}
+    shared = {"task_chunk": config.train.task_chunk or None, "mesh": mesh}
     if config.method in GRADIENT_BASED:
         return _gradient_based(config, image_shape, shared)
     if config.method == "pretrained":

@@ -1,14 +1,11 @@
 """What a GPU makes of it: `python -m experiments.benchmark --suite=gpu --output=results/gpu.json`.
 
 Beside PyTorch on the same GPU; which precision of products the meta-gradient bears; how many tasks
-to take at a time; how fast the robots run; how long the paper's 60,000 iterations would take. Each
-part is written when it is done, and the same command goes on with what is missing.
+to take at a time; how fast the robots run; how long the paper's 60,000 iterations would take.
 """
 
 import functools
-import json
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,14 +14,12 @@ import jax
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
-from rich.table import Table
 
 import mamljax
 from configs import locomotion as locomotion_config
 from experiments import locomotion, meta_rl_speed, race, races
+from experiments.parts import Parts
 from experiments.settings import Config
-from mamljax import files, report
-from mamljax.progress import progress
 from mamljax.tasks.sampling import sample_tasks
 from mamljax.train import Chunk
 from mamljax.types import Learner, Params, Sampler
@@ -37,14 +32,14 @@ NAMES = ("omniglot", "miniimagenet")
 
 def parts(
     *, seconds: float, repeats: int, change: Callable[[Config], None] = lambda config: None
-) -> dict[str, Callable[[], Any]]:
+) -> Parts:
     """What is measured, by name, in the order of what matters most.
 
     Args:
       seconds, repeats: of each measurement.
       change: of the configs, to something smaller.
     """
-    measured: dict[str, Callable[[], Any]] = {}
+    measured: Parts = {}
     configs = {name: races.SUITES[name][1]() for name in NAMES}
     robots: dict[str, Config] = {name: locomotion_config.get_config(name) for name in ROBOTS}
     for config in robots.values():
@@ -65,13 +60,20 @@ def parts(
     return measured
 
 
-def beside_torch(name: str, config: Config, seconds: float, repeats: int) -> dict[str, Any]:
-    """Meta-iterations per second of mamljax, naive JAX and, where it is installed, PyTorch."""
+def beside_torch(name: str, config: Config, seconds: float, repeats: int) -> list[dict[str, Any]]:
+    """Tasks per second of mamljax, naive JAX and, where it is installed, PyTorch."""
     with tempfile.TemporaryDirectory() as workdir:
         suite = races.SUITES[name][0](Path(workdir), config)
-        agreement = race.require_same(suite.contestants)
+        race.require_same(suite.contestants)
         rows = race.measure(suite, seconds, repeats)
-    return {"agreement": agreement, "results": rows, "skipped": list(suite.skipped)}
+    return [
+        {
+            "contestant": f"{row['name']} {row['variant']}",
+            "tasks_per_second": row["tasks_per_second"],
+            "mamljax_is_times_faster": row["reference_is_times_faster"]["of_medians"],
+        }
+        for row in rows
+    ]
 
 
 def to_the_end(name: str, config: Config, iterations: int = 500) -> dict[str, Any]:
@@ -111,7 +113,7 @@ def precisions(name: str, config: Config, seconds: float) -> list[dict[str, Any]
         found = ravel_pytree(compiled(*arguments)[0])[0]
         expected = found if expected is None else expected
         error = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
-        milliseconds = _milliseconds(functools.partial(compiled, *arguments), seconds)
+        milliseconds = race.milliseconds(functools.partial(compiled, *arguments), seconds)
         rows.append({"precision": precision, "milliseconds": milliseconds, "error": error})
     return rows
 
@@ -129,7 +131,7 @@ def task_chunks(name: str, config: Config, seconds: float) -> list[dict[str, Any
         rows.append(
             {
                 "task_chunk": chunk,
-                "milliseconds": _milliseconds(functools.partial(compiled, *arguments), seconds),
+                "milliseconds": race.milliseconds(functools.partial(compiled, *arguments), seconds),
                 "temporary_megabytes": race.temporary_megabytes(compiled),
             }
         )
@@ -145,65 +147,12 @@ def simulation(config: Config, seconds: float) -> dict[str, float]:
     for name in ("random actions", "rollouts"):
         compiled = jax.jit(functions[name]).lower(jax.random.key(0)).compile()
         run = functools.partial(compiled, jax.random.key(1))
-        rates[name] = 1e3 * steps / _milliseconds(run, seconds)
+        rates[name] = 1e3 * steps / race.milliseconds(run, seconds)
     return rates
-
-
-def run(output: Path, measured: dict[str, Callable[[], Any]]) -> dict[str, Any]:
-    """Measure what the output does not hold yet; print it all."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    found = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
-    done = found.get("parts", {})
-    found = report.provenance("speed: gpu", {}) | {"parts": done}
-    found["matmul_gflops"] = race.matmul_gflops()
-    with progress("gpu", len(measured), len(done)) as update:
-        for name, measure in measured.items():
-            if name not in done:
-                done[name] = json.loads(json.dumps(measure()))
-                files.write_json(output, found)
-            update(len(done), name)
-    show(found)
-    return found
-
-
-def show(found: dict[str, Any]) -> None:
-    """Print every part as a table."""
-    console = report.console()
-    for name, part in found["parts"].items():
-        rows = part if isinstance(part, list) else part.get("results", [part])
-        if name.startswith("race"):
-            rows = [
-                {
-                    "contestant": f"{row['name']} {row['variant']}",
-                    "tasks/s": row["tasks_per_second"],
-                    "mamljax is faster by": row["reference_is_times_faster"]["of_medians"],
-                }
-                for row in rows
-            ]
-        table = Table(*rows[0], title=name)
-        for row in rows:
-            table.add_row(*(_cell(value) for value in row.values()))
-        console.print(table)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else f"{value:,.4g}"
 
 
 def _setting(name: str, config: Config) -> tuple[Learner, Sampler, Params]:
     """The learner, the sampler and the initial parameters of a race."""
     images = races.noise() if name == "miniimagenet" else races.characters()
-    return races.set_up(config, images)
-
-
-def _milliseconds(function: Callable[[], Any], seconds: float) -> float:
-    """The median time of a call, over `seconds` of calls after a first one."""
-    jax.block_until_ready(function())
-    times, end = [], time.perf_counter() + seconds
-    while not times or time.perf_counter() < end:
-        started = time.perf_counter()
-        jax.block_until_ready(function())
-        times.append(time.perf_counter() - started)
-    return 1e3 * float(np.median(times))
+    method, sampler, params = races.set_up(config, images)
+    return method.learner, sampler, params

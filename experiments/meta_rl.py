@@ -125,7 +125,7 @@ def build(config: Config, env: rl.Env, name: str) -> Method:
     )
     options: dict[str, Any] = {
         "inner_loss": LOSSES[config.train.inner_loss],
-        "task_chunk": settings.task_chunk(config.train.task_chunk),
+        "task_chunk": config.train.task_chunk or None,
         "mesh": training_mesh(config.train.meta_batch),
     }
     if name == "context":
@@ -219,7 +219,7 @@ def step_of(config: Config, learner: Learner, tx: optax.GradientTransformation) 
         tx,
         curvature_support=config.train.curvature_support or None,
         curvature_query=config.train.curvature_query or None,
-        task_chunk=settings.task_chunk(config.train.task_chunk),
+        task_chunk=config.train.task_chunk or None,
         mesh=training_mesh(config.train.meta_batch),
     )
 

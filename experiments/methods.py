@@ -165,7 +165,7 @@ LEARNERS: dict[str, Callable[..., Learner]] = {
     "reptile": _reptile,
     "pretrain": _maml(baselines.pretrain),
 }
-"""By name: ``(problem, {"inner_lr", "num_steps", "task_chunk", "mesh"}) -> Learner``."""
+"""By name: ``(problem, {"inner_lr", "num_steps", "mesh"}) -> Learner``."""
 
 
 def outer_optimizer(config: Config, method: str, iterations: int) -> optax.GradientTransformation:
@@ -192,7 +192,7 @@ def train(
     """Train one method with one step size."""
     mesh = largest_task_mesh(config.meta_batch)
     options = {"inner_lr": inner_lr, "num_steps": config.num_steps}
-    options |= {"mesh": mesh, "task_chunk": 1 if problem.shared else None}
+    options["mesh"] = mesh
     learner = LEARNERS[method](problem, options)
     tx = outer_optimizer(config, method, iterations)
     step: StepFn = meta_step(learner.meta_gradient, tx)
@@ -232,7 +232,6 @@ def score(
         num_tasks=number,
         num_steps=config.num_steps,
         metric=problem.metric,
-        task_chunk=50,
     )
 
 

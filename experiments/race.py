@@ -158,6 +158,17 @@ def matmul_gflops(size: int = 1024, seconds: float = 0.5) -> dict[str, float]:
     return best
 
 
+def milliseconds(function: Callable[[], Any], seconds: float) -> float:
+    """The median time of a call, over `seconds` of calls after a first one."""
+    jax.block_until_ready(function())
+    times, end = [], time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        started = time.perf_counter()
+        jax.block_until_ready(function())
+        times.append(time.perf_counter() - started)
+    return 1e3 * statistics.median(times)
+
+
 def temporary_megabytes(compiled: Any) -> float | None:
     """What a compiled function needs beside its arguments and results; None if it does not tell."""
     memory = compiled.memory_analysis()

@@ -69,7 +69,7 @@ def omniglot(workdir: Path, config: Config) -> Suite:
 
 def miniimagenet(workdir: Path, config: Config, side: int = 84) -> Suite:
     """A training step on miniImagenet, on noise: its speed does not depend on what is seen."""
-    return _classification(workdir, config, noise(side))
+    return _classification(workdir, config, noise((side, side, 3)))
 
 
 def characters() -> ImageSet:
@@ -77,26 +77,26 @@ def characters() -> ImageSet:
     return data.load("glyphs", "train")
 
 
-def noise(side: int = 84) -> ImageSet:
-    """Colour images of the size of miniImagenet's."""
-    classes, shape = 20, (40, side, side, 3)
+def noise(image_shape: tuple[int, int, int] = (84, 84, 3)) -> ImageSet:
+    """Images of noise, of the size of miniImagenet's if not told otherwise."""
+    classes, shape = 20, (40, *image_shape)
     images = np.random.default_rng(0).integers(0, 256, (classes, *shape), np.uint8)
     names = tuple(f"class {i}" for i in range(classes))
     return ImageSet(images, np.full(classes, shape[0]), names)
 
 
-def set_up(config: Config, images: ImageSet) -> tuple[Learner, Sampler, Params]:
-    """The learner of a config, its tasks from the images, and the parameters to start from."""
+def set_up(config: Config, images: ImageSet) -> tuple[few_shot_methods.Method, Sampler, Params]:
+    """The method of a config, its tasks from the images, and the parameters to start from."""
     mesh = largest_task_mesh(config.train.meta_batch)
     method = few_shot_methods.build(config, images.images.shape[2:], len(images.names), mesh)
     example = np.zeros((1, *images.images.shape[2:]), np.float32)
     start = method.learner.init(jax.random.key(config.seed), example)
-    return method.learner, method.sampler(images), start
+    return method, method.sampler(images), start
 
 
 def _classification(workdir: Path, config: Config, images: ImageSet) -> Suite:
-    learner, sampler, start = set_up(config, images)
-    ours, batch = _mamljax(workdir, config, learner, sampler, start, start)
+    method, sampler, start = set_up(config, images)
+    ours, batch = _mamljax(workdir, config, method.learner, sampler, start, start)
     weights = to_arrays(start), to_arrays(_double(start))
 
     def sample(key):
@@ -128,8 +128,9 @@ def inner_loop(workdir: Path, config: Config) -> Suite:
         changed = config.copy_and_resolve_references()
         changed.method = changes.pop("method", "maml")
         changed.train.update(changes)
-        learner, sampler, start = set_up(changed, images)
-        return _mamljax(workdir, changed, learner, sampler, start, start)[0]._replace(name=name)
+        method, sampler, start = set_up(changed, images)
+        ours, _ = _mamljax(workdir, changed, method.learner, sampler, start, start)
+        return ours._replace(name=name)
 
     contestants = [
         contestant("second-order"),
@@ -146,14 +147,27 @@ def _ten_inner_steps() -> Config:
     return config
 
 
+def _slow(get_config: Callable[[str], Config], variant: str) -> Config:
+    """A config whose iterations take a second: few of them to a measurement."""
+    config = get_config(variant)
+    config.log.chunk = 10
+    return config
+
+
 SUITES = {
     "sinusoid": (sinusoid, functools.partial(sinusoid_config.get_config, "paper")),
     "omniglot": (omniglot, functools.partial(omniglot_config.get_config, "5way1shot")),
-    "omniglot_20way": (omniglot, functools.partial(omniglot_config.get_config, "20way1shot")),
-    "miniimagenet": (miniimagenet, functools.partial(miniimagenet_config.get_config, "5way1shot")),
+    "omniglot_20way": (
+        omniglot,
+        functools.partial(_slow, omniglot_config.get_config, "20way1shot"),
+    ),
+    "miniimagenet": (
+        miniimagenet,
+        functools.partial(_slow, miniimagenet_config.get_config, "5way1shot"),
+    ),
     "miniimagenet_fomaml": (
         miniimagenet,
-        functools.partial(miniimagenet_config.get_config, "5way1shot_fomaml"),
+        functools.partial(_slow, miniimagenet_config.get_config, "5way1shot_fomaml"),
     ),
     "inner_loop": (inner_loop, _ten_inner_steps),
 }

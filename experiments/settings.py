@@ -95,15 +95,6 @@ def set_up_cpu(config: Config) -> None:
         os.environ["NPROC"] = str(config.cpu_threads)
 
 
-def task_chunk(given: int, elsewhere: int | None = None) -> int | None:
-    """How many tasks at a time: what the config gives, or for 0 what is fastest.
-
-    On CPU that is one, whose numbers stay in the processor's cache; `elsewhere` all (None), unless
-    that could be too many for the memory.
-    """
-    return given or (1 if jax.default_backend() == "cpu" else elsewhere)
-
-
 def keep_compiled_programs() -> None:
     """Compile once per machine, not once per process, unless the user set another cache."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mamljax import checks
-from mamljax.sharding import map_in_chunks, on_all_devices, share_tasks
+from mamljax.sharding import map_in_chunks, on_all_devices, share_tasks, tasks_at_a_time
 from mamljax.tasks.sampling import as_partial
 from mamljax.types import Array, Drawn, Learner, LossFn, Params, Sampler, Task
 
@@ -59,14 +59,24 @@ def evaluate(
       num_tasks: how many test tasks.
       num_steps: inner steps ``S``; None takes the learner's own.
       metric: ``(outputs, targets) -> scalar`` on the query set; None takes the learner's loss.
-      task_chunk: adapt to this many tasks at a time, on each device, which bounds memory.
+      task_chunk: adapt to this many tasks at a time, on each device, which bounds memory. None
+        takes what is fastest, see `backprop`.
       mesh: split the tasks over the devices of a mesh, see `sharding.task_mesh`.
     """
     checks.at_least("num_tasks", num_tasks, 1)
-    chunk = checks.at_least("task_chunk", num_tasks if task_chunk is None else task_chunk, 1)
+    if task_chunk is not None:
+        checks.at_least("task_chunk", task_chunk, 1)
     meta_params = on_all_devices(meta_params, mesh)  # training may have left them on others
     scores, losses = _jitted_curves(
-        learner, as_partial(sampler), num_tasks, num_steps, metric, chunk, meta_params, key, mesh
+        learner,
+        as_partial(sampler),
+        num_tasks,
+        num_steps,
+        metric,
+        task_chunk,
+        meta_params,
+        key,
+        mesh,
     )
     return summarise(np.asarray(scores), np.asarray(losses))
 
@@ -77,7 +87,7 @@ def query_curves(
     num_tasks: int,
     num_steps: int | None,
     metric: LossFn | None,
-    chunk: int,
+    task_chunk: int | None,
     meta_params: Params,
     key: Array,
     mesh: Mesh | None = None,
@@ -98,6 +108,8 @@ def query_curves(
                 learner, meta_params, task, adapt_key, num_steps=num_steps, metric=metric
             )
 
+        task = jax.eval_shape(sampler, meta_params, task_key)
+        chunk = tasks_at_a_time(task_chunk, len(keys[0]), task, meta_params)
         return map_in_chunks(one_task, keys, chunk)
 
     keys = jax.random.split(task_key, num_tasks), jax.random.split(adapt_key, num_tasks)

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
 from mamljax import checks
-from mamljax.sharding import SHARED, TASK_AXIS, divide, share_tasks
+from mamljax.sharding import SHARED, TASK_AXIS, divide, share_tasks, tasks_at_a_time
 from mamljax.types import (
     Array,
     Learner,
@@ -36,8 +36,8 @@ def backprop(
     Args:
       objective: the meta-loss of one task.
       task_chunk: differentiate this many tasks at a time and add up their gradients, which bounds
-        memory and is often faster on CPU. Every chunk size gives the same gradient up to rounding.
-        None takes all tasks at once.
+        memory. Every number gives the same gradient up to rounding. None takes what is fastest by
+        the size of the data and the parameters: on CPU many tasks of small networks, one of large.
       mesh: split the tasks over the ``task`` axis of a device mesh, see `sharding.task_mesh`.
 
     Raises:
@@ -56,7 +56,8 @@ def backprop(
     def in_chunks(meta_params, tasks_and_keys):
         tasks, keys = tasks_and_keys
         num_tasks = keys.shape[0]
-        chunk = min(task_chunk or num_tasks, num_tasks)
+        task = jax.eval_shape(lambda tasks: jax.tree.map(lambda x: x[0], tasks), tasks)
+        chunk = tasks_at_a_time(task_chunk, num_tasks, task, meta_params)
         if chunk == num_tasks:
             return total_gradient(meta_params, tasks, keys)
         whole = num_tasks - num_tasks % chunk

@@ -1,5 +1,6 @@
 """Tasks over devices, each with its own share of the meta-batch, and in chunks on a device."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from mamljax import processes
+from mamljax import checks, processes
 
 TASK_AXIS = "task"
 SHARED, SPLIT = PartitionSpec(), PartitionSpec(TASK_AXIS)
@@ -55,6 +56,13 @@ def on_all_devices(tree: Any, mesh: Mesh | None) -> Any:
     return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, SHARED))
 
 
+BYTES_AT_A_TIME = {"cpu": 2**18}
+"""Of the data and the parameters of the tasks that a device takes at a time, see `tasks_at_a_time`.
+Measured on CPU: what the network makes of them is many times as much, and should stay in cache."""
+BYTES_ELSEWHERE = 2**28
+"""The same for accelerators, where it is a question of memory alone."""
+
+
 def share_tasks(
     function: Callable[[Any, Any], Any], mesh: Mesh | None, num_tasks: int, out_specs: Any = SPLIT
 ) -> Callable[[Any, Any], Any]:
@@ -81,6 +89,26 @@ def share_tasks(
     return jax.shard_map(
         function, mesh=mesh, in_specs=(SHARED, SPLIT), out_specs=out_specs, check_vma=False
     )
+
+
+def tasks_at_a_time(task_chunk: int | None, num_tasks: int, task: Any, params: Any) -> int:
+    """How many tasks to take at a time: `task_chunk`, or for None what is fastest.
+
+    Args:
+      task_chunk: what the user asked for.
+      num_tasks: how many there are on a device.
+      task: arrays of one task, or their shapes.
+      params: likewise, of which each task adapts a copy.
+
+    Raises:
+      ValueError: for a `task_chunk` below 1.
+    """
+    if task_chunk is None:
+        leaves = jax.tree.leaves((task, params))
+        size = sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in leaves)
+        budget = BYTES_AT_A_TIME.get(jax.default_backend(), BYTES_ELSEWHERE)
+        task_chunk = max(budget // max(size, 1), 1)
+    return min(checks.at_least("task_chunk", task_chunk, 1), num_tasks)
 
 
 def map_in_chunks(function: Callable[[Any], Any], tasks: Any, chunk: int) -> Any:

@@ -23,7 +23,7 @@ from mamljax import (
     query_loss,
     unroll,
 )
-from mamljax.sharding import task_mesh
+from mamljax.sharding import task_mesh, tasks_at_a_time
 
 KEY = jax.random.key(7)
 
@@ -250,6 +250,23 @@ def test_tasks_must_agree_on_their_number(learner_of, tasks_of, params_of):
     ragged = tasks._replace(query=jax.tree.map(lambda x: x[:3], tasks.query))
     with pytest.raises(ValueError, match=r"tasks must share .* query\.inputs: \(3,\)"):
         learner.meta_gradient(params_of(learner, tasks), ragged, KEY)
+
+
+@pytest.mark.parametrize(
+    ("task_chunk", "num_tasks", "inputs", "params", "expected"),
+    [
+        (None, 25, (20, 2), 1_761, 25),  # sinusoids
+        (None, 100, (20, 2), 1_761, 36),
+        (None, 32, (50, 64), 8_709, 5),
+        (None, 32, (10, 28, 28, 1), 112_453, 1),  # Omniglot
+        (3, 32, (10, 28, 28, 1), 112_453, 3),
+        (50, 32, (20, 2), 1_761, 32),
+    ],
+)
+def test_how_many_tasks_at_a_time(task_chunk, num_tasks, inputs, params, expected):
+    task = {"inputs": jax.ShapeDtypeStruct(inputs, jnp.float32), "key": jax.random.key(0)}
+    params = jax.ShapeDtypeStruct((params,), jnp.float32)
+    assert tasks_at_a_time(task_chunk, num_tasks, task, params) == expected
 
 
 @pytest.mark.parametrize("task_chunk", [0, -1, 2.5])

@@ -44,13 +44,14 @@ def tune_inner_lr(
       candidates: step sizes to compare.
       num_tasks: tuning tasks.
       num_steps: inner steps ``S``, 1 or more.
-      task_chunk: adapt to this many tasks at a time, which bounds memory.
+      task_chunk: see `evaluate`.
 
     Raises:
       ValueError: without candidates, or if every one of them diverges.
     """
     checks.at_least("num_steps", num_steps, 1)
-    chunk = checks.at_least("task_chunk", num_tasks if task_chunk is None else task_chunk, 1)
+    if task_chunk is not None:
+        checks.at_least("task_chunk", task_chunk, 1)
     if not candidates:
         raise ValueError("candidates must hold at least one step size; got none.")
     for candidate in candidates:
@@ -61,7 +62,7 @@ def tune_inner_lr(
         def mean_loss(inner_lr):
             learner = make_learner(inner_lr)
             _, losses = query_curves(
-                learner, sampler, num_tasks, num_steps, None, chunk, meta_params, key
+                learner, sampler, num_tasks, num_steps, None, task_chunk, meta_params, key
             )
             return jnp.mean(losses[:, 1:])
 

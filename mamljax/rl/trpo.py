@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from mamljax import checks
 from mamljax.rl.losses import divergence
-from mamljax.sharding import map_in_chunks, share_tasks
+from mamljax.sharding import map_in_chunks, share_tasks, tasks_at_a_time
 from mamljax.types import Array, Learner, Params, PerStep, PyTree, Task
 
 REASONS = ("accepted", "no improvement", "outside the trust region", "not finite")
@@ -182,7 +182,7 @@ def policy_arguments(
         larger and the steps shorter; the products cost as much less.
       curvature_query: take the matrix at the states of this many query episodes; None takes all.
         The gradient and the trials always see all episodes of both.
-      task_chunk: linearise this many tasks at a time; None takes all at once.
+      task_chunk: linearise this many tasks at a time; None takes what is fastest, see `backprop`.
       mesh: split the tasks over the devices of a mesh, see `sharding.task_mesh`.
     """
     for name, number in (
@@ -197,10 +197,11 @@ def policy_arguments(
         return learner.predict(params, task.query.inputs)
 
     def over_tasks(function, meta_params, tasks, keys):
+        task = jax.eval_shape(lambda tasks: jax.tree.map(lambda x: x[0], tasks), tasks)
+
         def share(meta_params, tasks_and_keys):
-            return map_in_chunks(
-                lambda each: function(meta_params, *each), tasks_and_keys, task_chunk or len(keys)
-            )
+            chunk = tasks_at_a_time(task_chunk, len(tasks_and_keys[1]), task, meta_params)
+            return map_in_chunks(lambda each: function(meta_params, *each), tasks_and_keys, chunk)
 
         return share_tasks(share, mesh, len(keys))(meta_params, (tasks, keys))
 

@@ -12,7 +12,7 @@ import pytest
 
 from configs import omniglot as omniglot_config
 from configs import sinusoid as sinusoid_config
-from experiments import benchmark, flops, gpu, race, races
+from experiments import benchmark, flops, race, races
 from experiments.sinusoid import build_model
 from mamljax import Batch, Task, init_state, maml, meta_step, metrics
 from mamljax.losses import mean_squared_error
@@ -289,54 +289,3 @@ def test_torch_draws_the_episodes_of_the_config():
             assert len(set(corner[labels == label])) == 1  # one class, disjoint images of it
             assert len({tuple(x.ravel()) for x in both[labels == label]}) == 6
         assert len(set(corner)) == 5
-
-
-def test_what_a_gpu_is_measured_on_runs_here_too_and_goes_on(tmp_path, capsys):
-    def smaller(config):
-        config.train.meta_batch = 2
-        if "task" in config:
-            config.model.filters, config.train.queries, config.train.num_inner_steps = 2, 1, 1
-            config.train.num_iterations, config.log.chunk = 4, 2
-        else:
-            config.env.horizon, config.train.episodes = 2, 2
-
-    measured = gpu.parts(seconds=0.01, repeats=1, change=smaller)
-    assert [name.split(",")[0] for name in measured] == [
-        *["race"] * 2,
-        *["to the end"] * 2,
-        *["precision"] * 2,
-        *["task chunks"] * 2,
-        *["simulation"] * 2,
-    ]
-    wanted = ("to the end, omniglot", "precision, omniglot", "task chunks, omniglot")
-    few = {name: measured[name] for name in wanted}
-    found = gpu.run(tmp_path / "gpu.json", few)["parts"]
-    assert found == json.loads((tmp_path / "gpu.json").read_text())["parts"]
-    assert found["to the end, omniglot"]["iterations"] == 4
-    assert found["to the end, omniglot"]["hours_of_60000"] > 0
-    best, *_, worst = found["precision, omniglot"]
-    assert (best["precision"], best["error"]) == ("highest", 0)
-    assert worst["milliseconds"] > 0
-    assert [row["task_chunk"] for row in found["task chunks, omniglot"]] == [1, 2]
-    assert "hours_of_60000" in capsys.readouterr().out
-
-    def never():
-        raise AssertionError("measured again")
-
-    again = gpu.run(tmp_path / "gpu.json", dict.fromkeys(few, never))
-    assert again["parts"] == found
-
-
-@pytest.mark.slow
-def test_the_race_and_the_simulation_of_a_gpu_run_here_too(tmp_path, capsys):
-    config = races.SUITES["omniglot"][1]()
-    config.train.meta_batch, config.model.filters, config.log.chunk = 2, 2, 2
-    measured = {"race, omniglot": lambda: gpu.beside_torch("omniglot", config, 0.01, 1)}
-    gpu.run(tmp_path / "gpu.json", measured)
-    assert "mamljax is faster by" in capsys.readouterr().out
-
-    config = gpu.locomotion_config.get_config("cheetah_direction")
-    config.train.meta_batch, config.train.episodes, config.env.horizon = 2, 2, 2
-    rates = gpu.simulation(config, 0.01)
-    assert set(rates) == {"random actions", "rollouts"}
-    assert min(rates.values()) > 0

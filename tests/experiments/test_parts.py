@@ -1,0 +1,134 @@
+"""Suites that are measured part by part: what grows how, and what a GPU is measured on."""
+
+import json
+
+import pytest
+
+from experiments import compiling, gpu, growth, parts, races
+
+
+def test_what_a_gpu_is_measured_on_runs_here_too_and_goes_on(tmp_path, capsys):
+    def smaller(config):
+        config.train.meta_batch = 2
+        if "task" in config:
+            config.model.filters, config.train.queries, config.train.num_inner_steps = 2, 1, 1
+            config.train.num_iterations, config.log.chunk = 4, 2
+        else:
+            config.env.horizon, config.train.episodes = 2, 2
+
+    measured = gpu.parts(seconds=0.01, repeats=1, change=smaller)
+    assert [name.split(",")[0] for name in measured] == [
+        *["race"] * 2,
+        *["to the end"] * 2,
+        *["precision"] * 2,
+        *["task chunks"] * 2,
+        *["simulation"] * 2,
+    ]
+    wanted = ("to the end, omniglot", "precision, omniglot", "task chunks, omniglot")
+    few = {name: measured[name] for name in wanted}
+    output = tmp_path / "gpu.json"
+    found = parts.run("gpu", output, few)["parts"]
+    assert found == json.loads(output.read_text())["parts"]
+    assert found["to the end, omniglot"]["iterations"] == 4
+    assert found["to the end, omniglot"]["hours_of_60000"] > 0
+    best, *_, worst = found["precision, omniglot"]
+    assert (best["precision"], best["error"]) == ("highest", 0)
+    assert worst["milliseconds"] > 0
+    assert [row["task_chunk"] for row in found["task chunks, omniglot"]] == [1, 2]
+    assert "hours_of_60000" in capsys.readouterr().out
+
+    def never():
+        raise AssertionError("measured again")
+
+    again = parts.run("gpu", output, dict.fromkeys(few, never))
+    assert again["parts"] == found
+
+
+@pytest.mark.slow
+def test_the_race_and_the_simulation_of_a_gpu_run_here_too(tmp_path, capsys):
+    config = races.SUITES["omniglot"][1]()
+    config.train.meta_batch, config.model.filters, config.log.chunk = 2, 2, 2
+    measured = {"race, omniglot": lambda: gpu.beside_torch("omniglot", config, 0.01, 1)}
+    parts.run("gpu", tmp_path / "gpu.json", measured)
+    assert "mamljax_is_times_faster" in capsys.readouterr().out
+
+    config = gpu.locomotion_config.get_config("cheetah_direction")
+    config.train.meta_batch, config.train.episodes, config.env.horizon = 2, 2, 2
+    rates = gpu.simulation(config, 0.01)
+    assert set(rates) == {"random actions", "rollouts"}
+    assert min(rates.values()) > 0
+
+
+def few_filters(config):
+    config.model.filters, config.train.queries = 4, 2
+
+
+@pytest.fixture
+def small():
+    """The problem whose growth is measured, with few filters."""
+    measured = growth.parts(seconds=0.0, change=few_filters)
+    problem, *_ = measured["growth, tasks"].args
+    return problem
+
+
+def megabytes(rows, form):
+    return [row["temporary_megabytes"] for row in rows if row["form"] == form]
+
+
+def test_memory_does_not_grow_with_tasks_taken_one_at_a_time(small):
+    axis = growth.GROWTH["tasks"]._replace(sizes=(4, 16))
+    rows = growth.growth(small, axis, seconds=0.0)
+    assert [row["size"] for row in rows] == [4] * 4 + [16] * 4
+    assert min(row["milliseconds"] for row in rows) > 0
+    few, many = megabytes(rows, "all tasks at once")
+    assert 3 < many / few < 5
+    few, many = megabytes(rows, "one task at a time")
+    images = 5 * (1 + 2) * 28 * 28 * 4 / 1e6
+    assert many - few < 1.1 * 12 * images  # a copy of the data at most
+
+
+def test_recomputed_inner_steps_need_less_memory(small):
+    axis = growth.GROWTH["inner steps"]._replace(sizes=(2, 8))
+    rows = growth.growth(small, axis, seconds=0.0)
+    for number in ("all at once", "one at a time"):
+        few, many = megabytes(rows, f"{number}, remat")
+        assert many / few < 2
+    few, many = megabytes(rows, "all tasks at once")
+    assert many / few > 2
+
+
+def test_the_largest_tasks_that_fit(small):
+    rows = growth.largest(small, growth.LARGEST["tasks"], budget=0.02)
+    found = {row["form"]: row["largest"] for row in rows}
+    assert list(found) == list(growth.FORMS)
+    assert found["one task at a time"] > found["all tasks at once"] >= 4
+    assert all(row["gigabytes"] <= 0.02 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("needs", "power", "expected"),
+    [
+        (lambda n: 1.0 + 2**n, 1, 3),  # 9 of 10
+        (lambda n: 1.0 + 4**n, 2, 1),  # 5 of 10
+        (lambda n: 11.0, 1, -1),
+        (lambda n: 5.0, 1, 20),  # no end to it
+        (lambda n: [1, 1, 1, 1, 9, 11][min(n, 5)], 1, 4),  # rises later than the first two tell
+        (lambda n: [1, 2, 11][min(n, 2)], 1, 1),  # and earlier
+    ],
+)
+def test_looks_for_the_last_that_fits(needs, power, expected):
+    assert growth._last_below(needs, 10.0, power) == expected
+
+
+def test_compiling_is_measured_for_every_image_config():
+    measured = compiling.parts()
+    assert list(measured) == ["omniglot", "miniimagenet", "cifar_fs"]
+    assert [len(function.args[0]) for function in measured.values()] == [36, 18, 18]
+
+    configs, image_shape = compiling.parts(["", "prototypical"])["omniglot"].args
+    for config in configs.values():
+        config.model.filters = config.train.meta_batch = 2
+    chosen = {name: configs[name] for name in ("5way1shot", "5way1shot_prototypical")}
+    rows = compiling.table(chosen, image_shape)
+    assert {row["variant"] for row in rows} == set(chosen)
+    assert rows[0]["compile_seconds"] >= rows[1]["compile_seconds"] > 0
