@@ -4,10 +4,12 @@
 than it need be. Here a convolution is a matrix product with the patches of the image, and products
 stay products under `vmap`. Automatic differentiation of that form is right but slow on CPU: the
 gradient of the patches becomes nine scattered sums, and the weight gradient a product with both
-sides transposed. Both have their derivatives written out below, in terms of each other, so that
-derivatives of every order stay fast.
+sides transposed. The derivatives are written out below, in terms of each other, so that those of
+every order stay fast. Patches are made anew where they are needed instead of being stored: they are
+nine times as many as the image has entries, and of large images only a block at a time.
 """
 
+import functools
 import math
 
 import jax
@@ -24,7 +26,11 @@ PREFERRED = {"cpu": "patches", "gpu": "patches", "tpu": "patches"}
 per-task kernels."""
 
 CACHED_SIZE = 2**16
-"""Entries of an array whose transposed copy costs less than it saves, see `_product_weight`."""
+"""Entries of an array whose transposed copy costs less than it saves, see `_transposed_product`."""
+
+BLOCK_SIZE = {"cpu": 2**19}
+"""Entries of the patches that are made at a time; on other backends all. On CPU they should stay in
+its cache, since memory is slower than the products."""
 
 
 def convolution(
@@ -58,10 +64,7 @@ def convolution(
         return lax.conv_general_dilated(
             images, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
-    rows, columns, _, filters = kernel.shape
-    windows = _extract(images, (rows, columns), stride)
-    product = _product(windows.reshape(-1, windows.shape[-1]), kernel.reshape(-1, filters))
-    return product.reshape(*windows.shape[:3], filters)
+    return _trilinear(images.shape, kernel.shape, stride)(images, kernel)
 
 
 def max_pool(images: jax.Array) -> jax.Array:
@@ -77,64 +80,96 @@ def max_pool(images: jax.Array) -> jax.Array:
     return jnp.maximum(rows[:, :, :, 0], rows[:, :, :, 1])
 
 
-# Matrix products: three faces of one trilinear form <dy, x w>, each the derivative of the others.
+@functools.cache
+def _trilinear(image_shape, kernel_shape, stride):
+    """Convolution of images of one shape.
+
+    Three faces of one trilinear form ``<dy, convolution(x, w)>``, each of them the derivative
+    of the others.
+    """
+    count, *shape, channels = image_shape
+    *window, _, filters = kernel_shape
+    places = [_padding(*sizes, stride)[1] for sizes in zip(shape, window, strict=True)]
+    block = _block(count, math.prod((*places, *window, channels)))
+
+    def patches_of(x):
+        return _patches(x, window, stride).reshape(-1, math.prod(window) * channels)
+
+    @jax.custom_vjp
+    def output(x, w):
+        """``[K, H, W, C], [k, l, C, F] -> [K, OH, OW, F]``."""
+
+        def each(x):
+            return (patches_of(x) @ w.reshape(-1, filters)).reshape(-1, *places, filters)
+
+        return _in_blocks(each, block, x)
+
+    @jax.custom_vjp
+    def of_images(dy, w):
+        """The gradient of `output` in the images."""
+
+        def each(dy):
+            product = (((1,), (1,)), ((), ()))
+            patches = lax.dot_general(dy.reshape(-1, filters), w.reshape(-1, filters), product)
+            patches = patches.reshape(-1, *places, *window, channels)
+            return _overlay(patches, shape, stride)
+
+        return _in_blocks(each, block, dy)
+
+    @jax.custom_vjp
+    def of_kernel(x, dy):
+        """The gradient of `output` in the kernel."""
+
+        def each(x, dy):
+            return _transposed_product(patches_of(x), dy.reshape(-1, filters))
+
+        return _sum_of_blocks(each, block, x, dy).reshape(kernel_shape)
+
+    output.defvjp(
+        lambda x, w: (output(x, w), (x, w)),
+        lambda saved, dy: (of_images(dy, saved[1]), of_kernel(saved[0], dy)),
+    )
+    of_images.defvjp(
+        lambda dy, w: (of_images(dy, w), (dy, w)),
+        lambda saved, x: (output(x, saved[1]), of_kernel(x, saved[0])),
+    )
+    of_kernel.defvjp(
+        lambda x, dy: (of_kernel(x, dy), (x, dy)),
+        lambda saved, w: (of_images(saved[1], w), output(saved[0], w)),
+    )
+    return output
 
 
-@jax.custom_vjp
-def _product(x, w):
-    """``[R, P], [P, F] -> [R, F]``."""
-    return x @ w
+def _block(count, size):
+    """How many of `count` images with `size` entries of patches each to take at a time."""
+    limit = max(BLOCK_SIZE.get(jax.default_backend(), count * size) // size, 1)
+    return max(n for n in range(1, min(limit, count) + 1) if count % n == 0)
 
 
-@jax.custom_vjp
-def _product_input(dy, w):
-    """The gradient of `_product` in its input, ``[R, F], [P, F] -> [R, P]``."""
-    return lax.dot_general(dy, w, (((1,), (1,)), ((), ())))
+def _in_blocks(function, block, images):
+    if block == len(images):
+        return function(images)
+    found = lax.map(function, images.reshape(-1, block, *images.shape[1:]))
+    return found.reshape(-1, *found.shape[2:])
 
 
-@jax.custom_vjp
-def _product_weight(x, dy):
-    """The gradient of `_product` in its weight, ``[R, P], [R, F] -> [P, F]``."""
+def _sum_of_blocks(function, block, *arrays):
+    if block == len(arrays[0]):
+        return function(*arrays)
+    blocks = [x.reshape(-1, block, *x.shape[1:]) for x in arrays]
+    start = function(*(x[0] for x in blocks))
+    add = lambda total, each: (total + function(*each), None)  # noqa: E731
+    return lax.scan(add, start, [x[1:] for x in blocks])[0]
+
+
+def _transposed_product(x, dy):
+    """``[R, P], [R, F] -> [P, F]``."""
     # XLA's CPU product with a transposed left side runs at two thirds of the rate of a plain one.
     # So the smaller side is transposed beforehand, as long as that stays in the processor's cache;
     # the barrier keeps XLA from undoing it.
     if dy.size <= CACHED_SIZE:
         return (lax.optimization_barrier(dy.T) @ x).T
     return lax.dot_general(x, dy, (((0,), (0,)), ((), ())))
-
-
-_product.defvjp(
-    lambda x, w: (_product(x, w), (x, w)),
-    lambda saved, dy: (_product_input(dy, saved[1]), _product_weight(saved[0], dy)),
-)
-_product_input.defvjp(
-    lambda dy, w: (_product_input(dy, w), (dy, w)),
-    lambda saved, x: (_product(x, saved[1]), _product_weight(x, saved[0])),
-)
-_product_weight.defvjp(
-    lambda x, dy: (_product_weight(x, dy), (x, dy)),
-    lambda saved, w: (_product_input(saved[1], w), _product(saved[0], w)),
-)
-
-
-# Patches and their transpose: linear, so each is the derivative of the other.
-
-
-def _extract(images, window, stride):
-    """The patches of `images`, ``[K, H, W, C] -> [K, OH, OW, k * k * C]``."""
-    shape = images.shape[1:3]
-
-    @jax.custom_vjp
-    def extract(images):
-        return _patches(images, window, stride)
-
-    @jax.custom_vjp
-    def overlay(patches):
-        return _overlay(patches, shape, window, stride)
-
-    extract.defvjp(lambda x: (extract(x), None), lambda _, dy: (overlay(dy),))
-    overlay.defvjp(lambda x: (overlay(x), None), lambda _, dy: (extract(dy),))
-    return extract(images)
 
 
 def _patches(images, window, stride):
@@ -155,9 +190,8 @@ def _patches(images, window, stride):
     return jnp.concatenate(lax.optimization_barrier(slices), axis=-1)
 
 
-def _overlay(patches, shape, window, stride):
-    """Add every patch to the place it was taken from, one axis after the other."""
-    patches = patches.reshape(*patches.shape[:3], *window, -1)
+def _overlay(patches, shape, stride):
+    """Add every patch, ``[K, OH, OW, k, l, C]``, to its place, one axis after the other."""
     rows = _overlay_axis(jnp.moveaxis(patches, 3, 2), 1, shape[0], stride)
     return _overlay_axis(rows, 2, shape[1], stride)
 

@@ -1,5 +1,7 @@
 """Convolution as a product with patches: equal to `lax` in value and every derivative."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,9 @@ from jax.test_util import check_grads
 
 from mamljax.models import convolution, max_pool
 from mamljax.models.convolution import FORMS
+
+# The module, whose name the function of the package hides.
+convolutions = sys.modules["mamljax.models.convolution"]
 
 
 def draw(*shapes):
@@ -64,6 +69,33 @@ def test_forms_agree_under_a_kernel_per_task(stride, axes, assert_close):
     lax = jax.jit(lax)
     each = [lax(images[i] if axes[0] == 0 else images, kernels[i]) for i in range(3)]
     assert_close(found, jax.tree.map(lambda *leaves: np.stack(leaves), *each), 1e-12)
+
+
+@pytest.fixture
+def in_blocks(monkeypatch):
+    """Of how many entries the patches of a block may be."""
+    monkeypatch.setattr(convolutions, "BLOCK_SIZE", {"cpu": 200})
+    convolutions._trilinear.cache_clear()
+    yield
+    convolutions._trilinear.cache_clear()
+
+
+@pytest.mark.usefixtures("x64", "in_blocks")
+@pytest.mark.parametrize("count", [1, 4, 5], ids="{} images".format)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_blocks_of_images_agree_to_second_order(count, stride, assert_close):
+    data = draw((2, count, 4, 3, 2), (2, 3, 3, 2, 4))
+    both = [jax.vmap(orders(form, stride)) for form in FORMS]
+    found, expected = jax.jit(lambda *data: [each(*data) for each in both])(*data)
+    assert_close(found, expected, 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "expected"), [(75, 200, 1), (75, 66, 3), (75, 7, 25), (75, 2, 75), (7, 50, 1)]
+)
+@pytest.mark.usefixtures("in_blocks")
+def test_blocks_divide_the_images_and_fit(count, size, expected):
+    assert convolutions._block(count, size) == expected
 
 
 @pytest.mark.usefixtures("x64")
