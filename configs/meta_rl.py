@@ -63,7 +63,8 @@ def base(name: str) -> Any:
     config.evaluate.later_steps = 0.5  # times inner_lr, after the first step
     config.evaluate.task_chunk = 0  # tasks that are adapted to at a time, 0 for what is fastest
 
-    config.tune = ConfigDict()  # of the step size of pretrain and random, on tasks of their own
+    config.tune = ConfigDict()  # of step sizes at test, on tasks of their own
+    config.tune.methods = "pretrain,random"  # the others keep evaluate.inner_lr
     config.tune.num_tasks = 20
     config.tune.candidates = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
     return config

@@ -119,6 +119,9 @@ def build(config: Config, env: rl.Env, name: str) -> Method:
     """One of `METHODS` on an environment."""
     checks.one_of("config.methods", name, METHODS)
     checks.one_of("config.train.inner_loss", config.train.inner_loss, LOSSES)
+    tuned = [method for method in config.tune.methods.split(",") if method]
+    for method in tuned:
+        checks.one_of("config.tune.methods", method, METHODS)
     env = rl.reveal_task(env) if name == "oracle" else env
     policy = models.gaussian_policy(
         env.action_size, hidden=config.model.hidden, init_std=config.model.init_std
@@ -154,7 +157,7 @@ def build(config: Config, env: rl.Env, name: str) -> Method:
         learner,
         trained=name != "random",
         adapts=adapts,
-        tuned=name in ("pretrain", "random"),
+        tuned=name in tuned,
         steps=0 if name == "oracle" else config.evaluate.num_inner_steps,
     )
 

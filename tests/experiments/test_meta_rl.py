@@ -67,6 +67,25 @@ def test_the_report_has_every_method_beside_the_paper(finished):
     assert report["details"]["broken_episodes_in_training"] == {"maml": 0, "oracle": 0}
 
 
+@pytest.mark.parametrize(
+    ("methods", "expected"),
+    [("pretrain,random", [False, True]), ("maml", [True, False]), ("", [False, False])],
+)
+def test_step_sizes_at_test_are_tuned_for_the_methods_that_ask_for_it(methods, expected):
+    config = small(navigation_config.get_config(), "maml,random")
+    config.tune.methods = methods
+    env = navigation.build(config)
+    found = [meta_rl.build(config, env, name).tuned for name in ("maml", "random")]
+    assert found == expected
+
+
+def test_methods_to_tune_are_checked():
+    config = small(navigation_config.get_config(), "maml")
+    config.tune.methods = "maml,randon"
+    with pytest.raises(ValueError, match="Did you mean 'random'"):
+        meta_rl.build(config, navigation.build(config), "maml")
+
+
 def test_broken_episodes_are_added_up_over_chunks(tmp_path):
     with metrics.MetricLogger(tmp_path, "maml") as logger:
         logger.write(5, broken_episodes=0.4)  # the means over iterations 1 to 5,
