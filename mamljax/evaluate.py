@@ -108,7 +108,12 @@ def query_curves(
                 learner, meta_params, task, adapt_key, num_steps=num_steps, metric=metric
             )
 
-        task = jax.eval_shape(sampler, meta_params, task_key)
+        def arrays(key):
+            # Data that are yet to be drawn are a function, of unknown size.
+            leaves = jax.tree.leaves(sampler(meta_params, key))
+            return [leaf for leaf in leaves if not callable(leaf)]
+
+        task = jax.eval_shape(arrays, task_key)
         chunk = tasks_at_a_time(task_chunk, len(keys[0]), task, meta_params)
         return map_in_chunks(one_task, keys, chunk)
 
