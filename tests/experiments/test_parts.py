@@ -7,6 +7,7 @@ import pytest
 from experiments import compiling, gpu, growth, parts, races
 
 
+@pytest.mark.slow
 def test_what_a_gpu_is_measured_on_runs_here_too_and_goes_on(tmp_path, capsys):
     def smaller(config):
         config.train.meta_batch = 2
@@ -42,6 +43,19 @@ def test_what_a_gpu_is_measured_on_runs_here_too_and_goes_on(tmp_path, capsys):
 
     again = parts.run("gpu", output, dict.fromkeys(few, never))
     assert again["parts"] == found
+
+
+def test_goes_on_with_what_is_missing(tmp_path, capsys):
+    def never():
+        raise AssertionError("measured again")
+
+    output = tmp_path / "new" / "some.json"
+    rows = [{"size": 1, "form": "a"}, {"size": 2, "form": None}]
+    parts.run("some", output, {"first": lambda: rows})
+    found = parts.run("some", output, {"first": never, "second": lambda: {"seconds": 1234.5}})
+    assert found["parts"] == {"first": rows, "second": {"seconds": 1234.5}}
+    assert json.loads(output.read_text())["parts"] == found["parts"]
+    assert "1,23" in capsys.readouterr().out
 
 
 @pytest.mark.slow
