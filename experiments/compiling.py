@@ -11,12 +11,10 @@ from typing import Any
 
 import jax
 
-import mamljax
 from configs import cifar_fs, few_shot, miniimagenet, omniglot
-from experiments import classification, races
+from experiments import races
 from experiments.parts import Parts
 from experiments.settings import Config
-from mamljax.train import Chunk
 
 FILES = {
     "omniglot": (omniglot, (28, 28, 1)),
@@ -48,17 +46,4 @@ def table(configs: dict[str, Config], image_shape: tuple[int, int, int]) -> list
 def training(config: Config, image_shape: tuple[int, int, int]) -> float:
     """Seconds of compiling the training program of a config; it is run once."""
     jax.clear_caches()
-    method, sampler, params = races.set_up(config, races.noise(image_shape))
-    tx = classification.outer_optimizer(config)
-    seen: list[Chunk] = []
-    mamljax.fit(
-        mamljax.meta_step(method.learner.meta_gradient, tx),
-        mamljax.init_state(params, tx),
-        sampler,
-        jax.random.key(0),
-        num_steps=1,
-        meta_batch=method.meta_batch,
-        chunk=1,
-        hooks=[seen.append],
-    )
-    return seen[0].compile_seconds
+    return races.first_iterations(config, races.noise(image_shape), 1)[0].compile_seconds

@@ -12,16 +12,14 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jax.flatten_util import ravel_pytree
 
-import mamljax
 from configs import locomotion as locomotion_config
 from experiments import locomotion, meta_rl_speed, race, races
 from experiments.parts import Parts
 from experiments.settings import Config
+from mamljax.data import ImageSet
 from mamljax.tasks.sampling import sample_tasks
-from mamljax.train import Chunk
 from mamljax.types import Learner, Params, Sampler
 
 PRECISIONS = ("highest", "default", "tensorfloat32", "bfloat16")
@@ -78,20 +76,8 @@ def beside_torch(name: str, config: Config, seconds: float, repeats: int) -> lis
 
 def to_the_end(name: str, config: Config, iterations: int = 500) -> dict[str, Any]:
     """The hours that the paper's training would take, from some of its iterations."""
-    learner, sampler, params = _setting(name, config)
-    tx = optax.adam(config.train.meta_lr)
     iterations = min(iterations, config.train.num_iterations)
-    seen: list[Chunk] = []
-    mamljax.fit(
-        mamljax.meta_step(learner.meta_gradient, tx),
-        mamljax.init_state(params, tx),
-        sampler,
-        jax.random.key(0),
-        num_steps=iterations,
-        meta_batch=config.train.meta_batch,
-        chunk=min(config.log.chunk, iterations),
-        hooks=[seen.append],
-    )
+    seen = races.first_iterations(config, _images(name), iterations)
     spent = sum(chunk.seconds for chunk in seen)
     return {
         "iterations": iterations,
@@ -153,6 +139,9 @@ def simulation(config: Config, seconds: float) -> dict[str, float]:
 
 def _setting(name: str, config: Config) -> tuple[Learner, Sampler, Params]:
     """The learner, the sampler and the initial parameters of a race."""
-    images = races.noise() if name == "miniimagenet" else races.characters()
-    method, sampler, params = races.set_up(config, images)
+    method, sampler, params = races.set_up(config, _images(name))
     return method.learner, sampler, params
+
+
+def _images(name: str) -> ImageSet:
+    return races.noise() if name == "miniimagenet" else races.characters()

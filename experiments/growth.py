@@ -191,13 +191,11 @@ def _example(learner: Learner, shapes: tuple[PyTree, ...]) -> tuple[PyTree, ...]
     key = jax.random.key(0)
     params = learner.init(key, jnp.zeros((1, *tasks.support.inputs.shape[2:])))
 
-    def value(leaf):
-        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-        return (
-            jax.random.uniform(key, leaf.shape) if floating else jnp.zeros(leaf.shape, leaf.dtype)
-        )
+    def batch(shapes):
+        images = jax.random.uniform(key, shapes.inputs.shape)
+        return Batch(images, jnp.zeros(shapes.targets.shape, jnp.int32))
 
-    return params, jax.tree.map(value, tasks), key
+    return params, Task(batch(tasks.support), batch(tasks.query)), key
 
 
 def _gigabytes(compiled: Any) -> float:

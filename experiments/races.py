@@ -19,7 +19,7 @@ import mamljax
 from configs import miniimagenet as miniimagenet_config
 from configs import omniglot as omniglot_config
 from configs import sinusoid as sinusoid_config
-from experiments import few_shot_methods
+from experiments import classification, few_shot_methods
 from experiments import sinusoid as sinusoid_experiment
 from experiments.flops import product_flops
 from experiments.peers import naive_jax
@@ -32,6 +32,7 @@ from mamljax.models.weights import to_arrays
 from mamljax.progress import training_progress
 from mamljax.sharding import largest_task_mesh
 from mamljax.tasks.sampling import sample_tasks
+from mamljax.train import Chunk
 from mamljax.types import Learner, Params, Sampler
 
 
@@ -92,6 +93,24 @@ def set_up(config: Config, images: ImageSet) -> tuple[few_shot_methods.Method, S
     example = np.zeros((1, *images.images.shape[2:]), np.float32)
     start = method.learner.init(jax.random.key(config.seed), example)
     return method, method.sampler(images), start
+
+
+def first_iterations(config: Config, images: ImageSet, iterations: int) -> list[Chunk]:
+    """Begin the training of a config; returns what `fit` tells of it, chunk by chunk."""
+    method, sampler, params = set_up(config, images)
+    tx = classification.outer_optimizer(config)
+    seen: list[Chunk] = []
+    mamljax.fit(
+        mamljax.meta_step(method.learner.meta_gradient, tx),
+        mamljax.init_state(params, tx),
+        sampler,
+        jax.random.key(0),
+        num_steps=iterations,
+        meta_batch=method.meta_batch,
+        chunk=min(config.log.chunk, iterations),
+        hooks=[seen.append],
+    )
+    return seen
 
 
 def _classification(workdir: Path, config: Config, images: ImageSet) -> Suite:

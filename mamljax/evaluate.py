@@ -113,8 +113,8 @@ def query_curves(
             leaves = jax.tree.leaves(sampler(meta_params, key))
             return [leaf for leaf in leaves if not callable(leaf)]
 
-        task = jax.eval_shape(arrays, task_key)
-        chunk = tasks_at_a_time(task_chunk, len(keys[0]), task, meta_params)
+        tasks = jax.eval_shape(jax.vmap(arrays), keys[0])
+        chunk = tasks_at_a_time(task_chunk, len(keys[0]), tasks, meta_params)
         return map_in_chunks(one_task, keys, chunk)
 
     keys = jax.random.split(task_key, num_tasks), jax.random.split(adapt_key, num_tasks)

@@ -56,8 +56,7 @@ def backprop(
     def in_chunks(meta_params, tasks_and_keys):
         tasks, keys = tasks_and_keys
         num_tasks = keys.shape[0]
-        task = jax.eval_shape(lambda tasks: jax.tree.map(lambda x: x[0], tasks), tasks)
-        chunk = tasks_at_a_time(task_chunk, num_tasks, task, meta_params)
+        chunk = tasks_at_a_time(task_chunk, num_tasks, tasks, meta_params)
         if chunk == num_tasks:
             return total_gradient(meta_params, tasks, keys)
         whole = num_tasks - num_tasks % chunk

@@ -91,21 +91,20 @@ def share_tasks(
     )
 
 
-def tasks_at_a_time(task_chunk: int | None, num_tasks: int, task: Any, params: Any) -> int:
+def tasks_at_a_time(task_chunk: int | None, num_tasks: int, tasks: Any, params: Any) -> int:
     """How many tasks to take at a time: `task_chunk`, or for None what is fastest.
 
     Args:
       task_chunk: what the user asked for.
       num_tasks: how many there are on a device.
-      task: arrays of one task, or their shapes.
+      tasks: their arrays, or the shapes of these.
       params: likewise, of which each task adapts a copy.
 
     Raises:
       ValueError: for a `task_chunk` below 1.
     """
     if task_chunk is None:
-        leaves = jax.tree.leaves((task, params))
-        size = sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in leaves)
+        size = _bytes(tasks) // num_tasks + _bytes(params)
         budget = BYTES_AT_A_TIME.get(jax.default_backend(), BYTES_ELSEWHERE)
         task_chunk = max(budget // max(size, 1), 1)
     return min(checks.at_least("task_chunk", task_chunk, 1), num_tasks)
@@ -145,3 +144,7 @@ def divide(tasks: Any, whole: int, chunk: int) -> tuple[Any, Any]:
     """The first `whole` tasks as ``[whole / chunk, chunk, ...]``, and the remaining ones."""
     chunks = jax.tree.map(lambda x: x[:whole].reshape(whole // chunk, chunk, *x.shape[1:]), tasks)
     return chunks, jax.tree.map(lambda x: x[whole:], tasks)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(tree))

@@ -264,9 +264,12 @@ def test_tasks_must_agree_on_their_number(learner_of, tasks_of, params_of):
     ],
 )
 def test_how_many_tasks_at_a_time(task_chunk, num_tasks, inputs, params, expected):
-    task = {"inputs": jax.ShapeDtypeStruct(inputs, jnp.float32), "key": jax.random.key(0)}
+    tasks = {
+        "inputs": jax.ShapeDtypeStruct((num_tasks, *inputs), jnp.float32),
+        "key": jax.random.split(jax.random.key(0), num_tasks),
+    }
     params = jax.ShapeDtypeStruct((params,), jnp.float32)
-    assert tasks_at_a_time(task_chunk, num_tasks, task, params) == expected
+    assert tasks_at_a_time(task_chunk, num_tasks, tasks, params) == expected
 
 
 @pytest.mark.parametrize("task_chunk", [0, -1, 2.5])

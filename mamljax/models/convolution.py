@@ -157,9 +157,9 @@ def _sum_of_blocks(function, block, *arrays):
     if block == len(arrays[0]):
         return function(*arrays)
     blocks = [x.reshape(-1, block, *x.shape[1:]) for x in arrays]
-    start = function(*(x[0] for x in blocks))
+    found = jax.eval_shape(function, *(x[0] for x in blocks))
     add = lambda total, each: (total + function(*each), None)  # noqa: E731
-    return lax.scan(add, start, [x[1:] for x in blocks])[0]
+    return lax.scan(add, jnp.zeros(found.shape, found.dtype), blocks)[0]
 
 
 def _transposed_product(x, dy):

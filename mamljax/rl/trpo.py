@@ -197,10 +197,9 @@ def policy_arguments(
         return learner.predict(params, task.query.inputs)
 
     def over_tasks(function, meta_params, tasks, keys):
-        task = jax.eval_shape(lambda tasks: jax.tree.map(lambda x: x[0], tasks), tasks)
-
         def share(meta_params, tasks_and_keys):
-            chunk = tasks_at_a_time(task_chunk, len(tasks_and_keys[1]), task, meta_params)
+            tasks, keys = tasks_and_keys
+            chunk = tasks_at_a_time(task_chunk, len(keys), tasks, meta_params)
             return map_in_chunks(lambda each: function(meta_params, *each), tasks_and_keys, chunk)
 
         return share_tasks(share, mesh, len(keys))(meta_params, (tasks, keys))

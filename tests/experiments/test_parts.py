@@ -103,6 +103,19 @@ def test_memory_does_not_grow_with_tasks_taken_one_at_a_time(small, monkeypatch)
     assert many - few < 1.1 * 12 * images  # a copy of the data at most
 
 
+def test_growth_is_drawn_in_every_form(tmp_path):
+    found = {
+        f"growth, {name}": [
+            {"size": size, "form": form, "milliseconds": 2.0 * size, "temporary_megabytes": 1.0}
+            for size in axis.sizes
+            for form in growth.FORMS
+        ]
+        for name, axis in growth.GROWTH.items()
+    }
+    growth.draw(tmp_path / "growth.png", found)
+    assert (tmp_path / "growth.png").stat().st_size > 10_000
+
+
 @pytest.mark.slow
 def test_recomputed_inner_steps_need_less_memory(small):
     axis = growth.GROWTH["inner steps"]._replace(sizes=(2, 8))
