@@ -18,10 +18,17 @@ READOUTS = ("mean", "flatten")
 
 
 class Conv(nn.Module):
-    """A 3x3 convolution with bias, "SAME" padding, see `convolution`."""
+    """A 3x3 convolution with bias, "SAME" padding, see `convolution`.
+
+    Attributes:
+      filters: how many.
+      stride: of both axes.
+      add_bias: whether the bias counts. It is a parameter in either case.
+    """
 
     filters: int
     stride: int = 1
+    add_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -29,7 +36,8 @@ class Conv(nn.Module):
         shape = (3, 3, x.shape[-1], self.filters)
         kernel = self.param("kernel", nn.initializers.xavier_uniform(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.filters,))
-        return convolution(x, kernel, stride=self.stride) + bias.reshape(1, 1, 1, -1)
+        x = convolution(x, kernel, stride=self.stride)
+        return x + bias.reshape(1, 1, 1, -1) if self.add_bias else x
 
 
 class Block(nn.Module):
@@ -46,7 +54,10 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, *, step: jax.Array | int = 0) -> jax.Array:
         """``[K, H, W, C] -> [K, H / 2, W / 2, filters]``, rounded up (stride) or down (pooling)."""
         strided = self.downsample == "stride"
-        x = Conv(self.filters, 2 if strided else 1, name="conv")(x)
+        # Batch norm subtracts what all examples share: the authors' bias has no effect before it,
+        # and adding it would be a further pass through memory.
+        add_bias = self.norm != "batch"
+        x = Conv(self.filters, 2 if strided else 1, add_bias, name="conv")(x)
         options = {"scale": self.scale, "offset": self.offset, "steps": self.norm_steps}
         norm = Norm(self.norm, **options, name="norm")
         return nn.relu(norm(x, step=step) if strided else norm(x, step=step, pool=max_pool))
@@ -111,7 +122,8 @@ def conv_net(
       head_init: the initializer of the linear layer's weights, Xavier-uniform by default.
 
     Parameters: ``block_0/conv/{kernel, bias}``, ``block_0/norm/{scale, offset}``, ...,
-    ``head/{kernel, bias}``.
+    ``head/{kernel, bias}``. Before batch norm a convolution's bias has no effect, and its gradient
+    is 0; it is a parameter since the MAML authors' networks have it.
 
     Raises:
       ValueError: for a number below 1 or an unknown name.

@@ -67,17 +67,49 @@ def convolution(
     return _trilinear(images.shape, kernel.shape, stride)(images, kernel)
 
 
+@jax.custom_vjp
 def max_pool(images: jax.Array) -> jax.Array:
     """The maximum of each 2x2 window, ``[K, H, W, C] -> [K, H // 2, W // 2, C]``.
 
     An odd last row or column is left out ("VALID"). Equal maxima share the gradient, where
-    `lax.reduce_window` and TensorFlow give it all to the first.
+    `lax.reduce_window` and TensorFlow give it all to the first. Reverse-mode differentiable to any
+    order.
     """
+    return functools.reduce(jnp.maximum, _corners(_windows(images)))
+
+
+def _max_pool_forward(images):
+    pooled = max_pool(images)
+    return pooled, (images, pooled)
+
+
+def _max_pool_backward(saved, gradient):
+    # By itself, automatic differentiation pads each corner of the windows to the size of the image.
+    images, pooled = saved
+    windows = _windows(images)
+    is_max = windows == pooled[:, :, None, :, None]
+    share = gradient / sum(corner.astype(gradient.dtype) for corner in _corners(is_max))
+    spread = jnp.where(is_max, share[:, :, None, :, None], 0)
+    height, width = (2 * size for size in pooled.shape[1:3])
+    left_out = [
+        (0, size - used) for size, used in zip(images.shape[1:3], (height, width), strict=True)
+    ]
+    spread = spread.reshape(-1, height, width, images.shape[3])
+    return (jnp.pad(spread, ((0, 0), *left_out, (0, 0))),)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def _windows(images):
+    """``[K, H, W, C] -> [K, H // 2, 2, W // 2, 2, C]``."""
     count, height, width, channels = images.shape
     height, width = height // 2, width // 2
-    windows = images[:, : 2 * height, : 2 * width].reshape(count, height, 2, width, 2, channels)
-    rows = jnp.maximum(windows[:, :, 0], windows[:, :, 1])
-    return jnp.maximum(rows[:, :, :, 0], rows[:, :, :, 1])
+    return images[:, : 2 * height, : 2 * width].reshape(count, height, 2, width, 2, channels)
+
+
+def _corners(windows):
+    return [windows[:, :, i, :, j] for i in range(2) for j in range(2)]
 
 
 @functools.cache

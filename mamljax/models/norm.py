@@ -11,8 +11,32 @@ from mamljax import checks
 NORMS = ("none", "batch", "layer")
 
 
+def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance over some axes, which keep the length 1."""
+    mean = jnp.mean(x, axes, keepdims=True)
+    return mean, jnp.mean(jnp.square(x - mean), axes, keepdims=True)
+
+
+def _moments_forward(x, axes):
+    mean, variance = moments(x, axes)
+    return (mean, variance), (x, mean)
+
+
+def _moments_backward(axes, saved, gradients):
+    # By itself, automatic differentiation stores the differences from the mean.
+    x, mean = saved
+    of_mean, of_variance = (gradient * (mean.size / x.size) for gradient in gradients)
+    return (of_mean + 2 * of_variance * (x - mean),)
+
+
+moments = jax.custom_vjp(_moments, nondiff_argnums=(1,))
+moments.defvjp(_moments_forward, _moments_backward)
+
+
 class Norm(nn.Module):
     """Subtract the mean, divide by the standard deviation, then scale and shift.
+
+    Reverse-mode differentiable to any order.
 
     Attributes:
       kind: ``batch`` takes the statistics of the current batch, per channel, in training and at
@@ -49,8 +73,7 @@ class Norm(nn.Module):
         if self.kind == "none":
             return pool(x)
         axes = tuple(range(1, x.ndim)) if self.kind == "layer" else tuple(range(x.ndim - 1))
-        mean = jnp.mean(x, axes, keepdims=True)
-        variance = jnp.mean(jnp.square(x - mean), axes, keepdims=True)
+        mean, variance = moments(x, axes)
         channel = (1,) * (x.ndim - 1) + x.shape[-1:]
         scale = self._parameter("scale", nn.initializers.ones, x, step) if self.scale else None
         x = (x if self.scale else pool(x)) - mean

@@ -155,3 +155,27 @@ def test_max_pool_leaves_out_an_odd_last_row_and_column(shape, assert_close):
         )
 
     assert_close(*both(), 1e-6)
+
+
+@pytest.mark.usefixtures("x64")
+def test_max_pool_is_differentiable_again_and_again(assert_close):
+    images, weights = draw((2, 5, 4, 3), (2, 2, 2, 3))
+
+    def derivatives(pool):
+        def slope(x):
+            return jax.grad(lambda x: jnp.sum(jnp.sin(weights * pool(x))))(x)
+
+        def curvature(x):
+            return jax.grad(lambda x: jnp.sum(jnp.cos(x) * slope(x)))(x)
+
+        return slope(images), curvature(images)
+
+    assert_close(
+        derivatives(max_pool), derivatives(lambda x: linen.max_pool(x, (2, 2), (2, 2))), 1e-9
+    )
+
+
+def test_equal_maxima_share_the_gradient():
+    images = jnp.array([[1.0, 1.0, 3.0, 2.0], [0.0, 1.0, 2.0, 3.0]]).reshape(1, 2, 4, 1)
+    gradient = jax.grad(lambda x: jnp.vdot(jnp.array([6.0, 8.0]), max_pool(x)))(images)
+    np.testing.assert_allclose(gradient[0, :, :, 0], [[2, 2, 4, 0], [0, 2, 0, 4]])

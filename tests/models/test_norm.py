@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mamljax.models import Norm, max_pool
+from mamljax.models.norm import moments
 
 KEY = jax.random.key(0)
 SHAPE = (5, 6, 4, 3)
@@ -119,3 +120,24 @@ def test_every_inner_step_may_have_parameters_of_its_own(randomised):
         one = jax.tree.map(lambda rows, row=row: rows[row], params)
         expected = Norm("batch", scale=True).apply({"params": one}, x)
         np.testing.assert_array_equal(norm.apply({"params": params}, x, step=step), expected)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("axes", [(0,), (0, 1, 2), (1, 2, 3)])
+def test_derivatives_of_the_moments_are_those_of_their_formulas(axes, assert_close):
+    x = features()
+
+    def formulas(x, axes):
+        mean = jnp.mean(x, axes, keepdims=True)
+        return mean, jnp.mean(x**2, axes, keepdims=True) - mean**2
+
+    def derivatives(function):
+        def value(x):
+            mean, variance = function(x, axes)
+            return jnp.sum(jnp.sin(mean) * jnp.sqrt(variance))
+
+        slope = jax.grad(lambda x: jnp.sum(jax.grad(value)(x) * jnp.cos(x)))
+        curvature = jax.grad(lambda x: jnp.sum(slope(x) * jnp.sin(x)))
+        return value(x), jax.grad(value)(x), slope(x), curvature(x)
+
+    assert_close(derivatives(moments), derivatives(formulas), 1e-9)
