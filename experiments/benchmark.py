@@ -8,8 +8,9 @@ holds every measurement; a bar chart of the same name lies next to it.
 
 The suite ``speed`` is all of them, see `experiments.speed`; ``compile`` and ``growth`` tell how
 long compiling takes, and how time and memory grow, see `experiments.compiling` and
-`experiments.growth`; ``gpu`` what only a GPU can tell, see `experiments.gpu`; ``methods`` compares
-methods instead of libraries, see `experiments.methods`.
+`experiments.growth`; ``profile`` what the time of a step is spent on, see `experiments.profiles`;
+``gpu`` what only a GPU can tell, see `experiments.gpu`; ``methods`` compares methods instead of
+libraries, see `experiments.methods`.
 """
 
 import importlib.metadata
@@ -28,7 +29,7 @@ from rich.table import Table
 
 from configs import methods as methods_config
 from configs import omniglot as omniglot_config
-from experiments import compiling, gpu, growth, methods, parts, settings, speed
+from experiments import compiling, gpu, growth, methods, parts, profiles, settings, speed
 from experiments.race import Suite, matmul_gflops, measure, require_same
 from experiments.races import SUITES
 from mamljax import files, plots, report
@@ -123,9 +124,9 @@ def main(argv: Sequence[str]) -> None:
         settings.keep_compiled_programs()
         parts.run(name, output, gpu.parts(**length))
         return
-    if name == "compile":
+    if name in ("compile", "profile"):
         settings.set_up_cpu(omniglot_config.get_config())
-        parts.run(name, output, compiling.parts())
+        parts.run(name, output, (compiling if name == "compile" else profiles).parts())
         return
     if name == "growth":
         found = parts.run(name, output, growth.parts(seconds=length["seconds"]))
@@ -151,7 +152,7 @@ if __name__ == "__main__":
     flags.DEFINE_enum(
         "suite",
         "sinusoid",
-        [*sorted(SUITES), "speed", "compile", "growth", "gpu", "methods"],
+        [*sorted(SUITES), "speed", "compile", "growth", "profile", "gpu", "methods"],
         "What to measure.",
     )
     flags.DEFINE_enum("problem", "sinusoid", sorted(methods.PROBLEMS), "Of the suite methods.")

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from experiments import compiling, gpu, growth, parts, races
+from configs import omniglot as omniglot_config
+from experiments import compiling, gpu, growth, parts, profiles, races
 
 
 @pytest.mark.slow
@@ -166,3 +167,40 @@ def test_seconds_of_compiling_come_in_order():
     rows = compiling.table(chosen, image_shape)
     assert {row["variant"] for row in rows} == set(chosen)
     assert rows[0]["compile_seconds"] >= rows[1]["compile_seconds"] > 0
+
+
+def test_a_profile_tells_what_time_is_spent_on():
+    config = omniglot_config.get_config()
+    config.model.filters, config.train.meta_batch, config.train.queries = 4, 2, 1
+    rows = profiles.profile(config, lambda: races.noise((28, 28, 1)))
+    shares = {row["kind"]: row["share"] for row in rows}
+    assert sum(shares.values()) == pytest.approx(1)
+    assert min(shares[kind] for kind in ("matrix products", "patches", "norm, ReLU, pooling")) > 0
+    assert [row["milliseconds"] for row in rows] == sorted(
+        (row["milliseconds"] for row in rows), reverse=True
+    )
+
+
+def test_operations_are_sorted_by_where_they_stem_from():
+    program = """
+%fused (a: f32[2,3], b: f32[3,4]) -> f32[2,4] {
+  ROOT %dot.1 = f32[2,4]{1,0} dot(%a, %b), metadata={op_name="jit(f)/block_0/conv/dot_general"}
+}
+
+ENTRY %main (x: f32[2,3]) -> f32[2,4] {
+  %loop = (s32[], f32[2,3]{1,0}) while(%tuple), condition=%c, body=%d
+  %product = f32[2,4]{1,0} fusion(%x, %y), kind=kCustom, calls=%fused
+  %slices = f32[2,3]{1,0} fusion(%x), calls=%e, metadata={op_name="jit(f)/block_0/conv/slice"}
+  %mean = f32[3]{0} reduce(%x, %zero), metadata={op_name="jit(f)/block_0/norm/reduce_sum"}
+  %all = f32[3]{0} all-reduce(%mean), metadata={op_name="jit(f)/shard_map/psum"}
+  ROOT %copy.2 = f32[2,4]{1,0} copy(%product)
+}
+"""
+    assert profiles.sort_operations(program) == {
+        "dot.1": "matrix products",
+        "product": "matrix products",
+        "slices": "patches",
+        "mean": "norm, ReLU, pooling",
+        "all": "waiting for the other device",
+        "copy.2": "storing, copying, the rest",
+    }
