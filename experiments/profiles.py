@@ -8,7 +8,7 @@ by what part of the computation they stem from.
 import functools
 import re
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,8 @@ def profile(config: Config, images: Callable[[], ImageSet]) -> list[dict[str, An
     compiled = jax.jit(method.learner.meta_gradient).lower(params, tasks, key).compile()
     run = functools.partial(compiled, params, tasks, key)
     jax.block_until_ready(run())
-    kinds, times = sort_operations(compiled.as_text() or ""), Counter[str]()
+    kinds = sort_operations(compiled.as_text() or "")
+    times: dict[str, float] = defaultdict(float)
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             jax.block_until_ready(run())
@@ -72,7 +73,7 @@ def profile(config: Config, images: Callable[[], ImageSet]) -> list[dict[str, An
         raise RuntimeError("The profiler recorded no operation of the compiled program.")
     return [
         {"kind": kind, "milliseconds": time, "share": time / total}
-        for kind, time in times.most_common()
+        for kind, time in sorted(times.items(), key=lambda item: -item[1])
     ]
 
 
