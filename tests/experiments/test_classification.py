@@ -92,8 +92,9 @@ def test_gradient_methods_take_steps_and_the_others_none(config, tmp_path):
 def test_it_learns(config, tmp_path):
     config.train.num_iterations = 150
     config.log.update(chunk=50, checkpoint_every=50)
+    config.evaluate.num_tasks = 100
     (row,) = classification.run(config, tmp_path)["results"]
-    assert row["mean"][-1] > 0.8 > row["mean"][0]
+    assert row["mean"][-1] > 0.7 > 0.5 > row["mean"][0]
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(config, tmp_path):
