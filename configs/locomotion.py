@@ -51,8 +51,6 @@ def get_config(variant: str = "cheetah_direction") -> ConfigDict:
         config.train.episodes = config.evaluate.episodes = 40
         # Its gradients are a third of the cheetah's: a step of 0.1 hardly changes its return.
         config.train.inner_lr = config.evaluate.inner_lr = 0.5
-    # The paper keeps MAML's step size of training at test; here all step sizes are chosen alike.
-    config.tune.methods = "maml,pretrain,random"
     config.tune.candidates = (0.05, 0.1, 0.2, 0.5, 1.0)
     config.log.chunk = 1
     config.log.checkpoint_every = 10
