@@ -124,9 +124,10 @@ def main(argv: Sequence[str]) -> None:
         settings.keep_compiled_programs()
         parts.run(name, output, gpu.parts(**length))
         return
-    if name in ("compile", "profile"):
+    by_parts = {"compile": compiling.parts, "profile": profiles.parts}
+    if name in by_parts:
         settings.set_up_cpu(omniglot_config.get_config())
-        parts.run(name, output, (compiling if name == "compile" else profiles).parts())
+        parts.run(name, output, by_parts[name]())
         return
     if name == "growth":
         found = parts.run(name, output, growth.parts(seconds=length["seconds"]))
