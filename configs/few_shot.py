@@ -42,22 +42,25 @@ def base(source: str, network: str, variant: Variant) -> Any:
     """The config of an image set; the files that use it change what is particular to it."""
     ways, shots, option = variant
     config = ConfigDict()
-    config.seed = 0
-    # maml, fomaml, context, prototypical, matching, siamese, mann, or pretrained: one classifier of
-    # all training classes, fine-tuned, and nearest neighbours by its features and by pixels.
+    config.seed = 0  # of parameters, training tasks and test tasks
+    # One of maml, fomaml, context, prototypical, matching, siamese, mann, or pretrained: one
+    # classifier of all training classes, fine-tuned, and nearest neighbours by its features and by
+    # pixels.
     config.method = "maml" if option in ("", "dense") else option
     # The tasks of a meta-batch are split over this many CPU devices, 0 for one per core, as far as
     # that divides them. Better than many threads per operation; without effect on a GPU.
     config.cpu_devices = 0
-    config.cpu_threads = 0  # that one operation may use, 0 for all cores
+    config.cpu_threads = 0  # threads that one operation may use, 0 for all cores
 
     config.data = ConfigDict()
-    config.data.source = source  # glyphs needs no files and runs anywhere
+    # omniglot, miniimagenet, cifar_fs, fc100; folder for your own images; glyphs, characters drawn
+    # from fonts, needs no files and runs anywhere.
+    config.data.source = source
     config.data.dir = f"data/{source}"  # where the files of the set are
     config.data.cache = ""  # where the prepared set is kept, ~/.cache/mamljax/data by default
     config.data.scheme = ""  # which classes train and test, see mamljax.data.SCHEMES
     config.data.download = False  # fetch what is missing (omniglot only)
-    config.data.image_size = (84, 84)  # of your own images (source=folder)
+    config.data.image_size = (84, 84)  # height and width of your own images (source=folder)
     config.data.resize = False  # bring your own images to that size instead of refusing others
     config.data.rotate = False  # turn the images of each class by a multiple of 90 degrees
 
@@ -66,49 +69,53 @@ def base(source: str, network: str, variant: Variant) -> Any:
     config.weights = ""
 
     config.task = ConfigDict()
-    config.task.ways = ways
-    config.task.shots = shots
+    config.task.ways = ways  # classes per task
+    config.task.shots = shots  # support images per class
 
     config.model = ConfigDict()
+    # omniglot (strided convolutions), miniimagenet (max-pooling) or dense: the paper's networks.
     config.model.network = "dense" if option == "dense" else network
-    config.model.filters = 0  # per convolution, 0 for the network's own number
-    config.model.norm = "batch"  # statistics of the current batch; or layer, none
-    config.model.norm_scale = False  # the authors have no factor (gamma),
-    config.model.norm_offset = True  # only a shift (beta),
-    config.model.adapt_norm = False  # which is meta-learned and does not adapt
-    config.model.context_channels = 3  # of the context (method=context), added to the image's
+    config.model.filters = 0  # filters of every convolution, 0 for the network's own number
+    config.model.norm = "batch"  # by statistics of the current batch; or layer, none
+    config.model.norm_scale = False  # a factor (gamma) after the norm; the authors have none
+    config.model.norm_offset = True  # a shift (beta) after the norm
+    config.model.adapt_norm = False  # whether both adapt, or are only meta-learned
+    config.model.context_channels = 3  # that the context adds to the image (method=context)
 
     config.train = ConfigDict()
-    config.train.num_iterations = 60_000
-    config.train.meta_batch = 4
+    config.train.num_iterations = 60_000  # meta-iterations in all
+    config.train.meta_batch = 4  # tasks per meta-iteration
     config.train.queries = shots  # query images per class
     config.train.minibatch = 64  # images per iteration (method=pretrained)
-    config.train.num_inner_steps = 5
-    config.train.inner_lr = 0.05  # for the mean cross-entropy: N times the authors' number
-    config.train.meta_lr = 1e-3  # Adam
-    config.train.clip = 0.0  # of each entry of the meta-gradient of the mean loss, 0 for none
+    config.train.num_inner_steps = 5  # gradient steps on the support set
+    # Step size on the support set, for the mean cross-entropy: N times the authors' number.
+    config.train.inner_lr = 0.05
+    config.train.meta_lr = 1e-3  # of Adam, on the meta-parameters
+    # Largest size of an entry of the meta-gradient (of the mean loss), 0 for no limit.
+    config.train.clip = 0.0
     # Tasks whose gradient is taken at a time, on each device; 0 for what is fastest.
     config.train.task_chunk = 0
     config.train.remat = False  # recompute inner steps in the backward pass: less memory, slower
 
     config.log = ConfigDict()
     config.log.chunk = 100  # iterations per compiled call, between two log lines
-    config.log.checkpoint_every = 1_000
+    config.log.checkpoint_every = 1_000  # iterations
 
     # The checkpoint with the best accuracy on these tasks is the one that is tested. Where a
     # scheme has no validation classes (omniglot's "paper"), it is the last one.
     config.validate = ConfigDict()
-    config.validate.num_tasks = 200
+    config.validate.num_tasks = 200  # tasks of validation classes
 
     config.evaluate = ConfigDict()
-    config.evaluate.split = "test"
-    config.evaluate.num_tasks = 600
+    config.evaluate.split = "test"  # or validation, train: whose classes are tested
+    config.evaluate.num_tasks = 600  # test tasks
     config.evaluate.queries = (shots,)  # query images per class; each number gives a row
-    config.evaluate.num_inner_steps = 10
-    config.evaluate.inner_lr = config.train.inner_lr
-    config.evaluate.task_chunk = 0  # tasks that are adapted to at a time, likewise
+    config.evaluate.num_inner_steps = 10  # every number of steps up to it is tested
+    config.evaluate.inner_lr = config.train.inner_lr  # step size at test
+    config.evaluate.task_chunk = 0  # tasks that are adapted to at a time, 0 for what is fastest
 
     config.tune = ConfigDict()  # of the step size of fine-tuning, on validation tasks
-    config.tune.num_tasks = 100
+    config.tune.num_tasks = 100  # for every candidate
+    # Step sizes; the one that is best on average over the inner steps is taken.
     config.tune.candidates = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
     return config

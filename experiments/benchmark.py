@@ -74,7 +74,7 @@ def show(found: dict[str, Any]) -> None:
         table.add_row(
             row["name"],
             row["variant"] + (" *" if row["best_variant"] else ""),
-            f"{rate['median']:,.1f} ({rate['min']:,.1f} to {rate['max']:,.1f})",
+            f"{rate['median']:,.4g} ({rate['min']:,.4g} to {rate['max']:,.4g})",
             f"{row['tasks_per_second']:,.0f}",
             f"{row['gflops']:,.1f}" if row["gflops"] else "",
             f"{row['compile_seconds']:.2f}",
@@ -101,7 +101,7 @@ def draw(path: Path, found: dict[str, Any]) -> None:
     axes.barh(names, medians, xerr=spread, color=colors, capsize=3)
     for index, (row, rate) in enumerate(zip(rows, rates, strict=True)):
         times = row["reference_is_times_faster"]["of_medians"]
-        text = f"  {rate['median']:,.0f}" + (f"  (1/{times:.3g})" if times != 1 else "")
+        text = f"  {rate['median']:,.4g}" + (f"  (1/{times:.3g})" if times != 1 else "")
         axes.text(rate["max"], index, text, va="center")
     axes.set_xscale("log")
     axes.set_xlim(min(medians) / 4, max(rate["max"] for rate in rates) * 5)

@@ -18,7 +18,6 @@ from configs import locomotion as locomotion_config
 from experiments import locomotion, meta_rl_speed, race, races
 from experiments.parts import Parts
 from experiments.settings import Config
-from mamljax.data import ImageSet
 from mamljax.tasks.sampling import sample_tasks
 from mamljax.types import Learner, Params, Sampler
 
@@ -38,7 +37,7 @@ def parts(
       change: of the configs, to something smaller.
     """
     measured: Parts = {}
-    configs = {name: races.SUITES[name][1]() for name in NAMES}
+    configs = {name: races.IMAGES[name][1]() for name in NAMES}
     robots: dict[str, Config] = {name: locomotion_config.get_config(name) for name in ROBOTS}
     for config in robots.values():
         config.train.rollout_chunk = 0  # all tasks at once, which only a CPU's cache minds
@@ -77,7 +76,8 @@ def beside_torch(name: str, config: Config, seconds: float, repeats: int) -> lis
 def to_the_end(name: str, config: Config, iterations: int = 500) -> dict[str, Any]:
     """The hours that the paper's training would take, from some of its iterations."""
     iterations = min(iterations, config.train.num_iterations)
-    seen = races.first_iterations(config, _images(name), iterations)
+    load, _ = races.IMAGES[name]
+    seen = races.first_iterations(config, load(), iterations)
     spent = sum(chunk.seconds for chunk in seen)
     return {
         "iterations": iterations,
@@ -139,9 +139,6 @@ def simulation(config: Config, seconds: float) -> dict[str, float]:
 
 def _setting(name: str, config: Config) -> tuple[Learner, Sampler, Params]:
     """The learner, the sampler and the initial parameters of a race."""
-    method, sampler, params = races.set_up(config, _images(name))
+    load, _ = races.IMAGES[name]
+    method, sampler, params = races.set_up(config, load())
     return method.learner, sampler, params
-
-
-def _images(name: str) -> ImageSet:
-    return races.noise() if name == "miniimagenet" else races.characters()

@@ -15,8 +15,6 @@ from typing import Any
 
 import jax
 
-from configs import miniimagenet as miniimagenet_config
-from configs import omniglot as omniglot_config
 from experiments import races
 from experiments.parts import Parts
 from experiments.settings import Config
@@ -38,23 +36,19 @@ _CONTAINERS = ("while", "call", "conditional")
 
 def parts() -> Parts:
     """What is measured, by name."""
-    measured: Parts = {}
-    for ways in ("5way1shot", "20way1shot"):
-        config = omniglot_config.get_config(ways)
-        measured[f"omniglot {ways}"] = functools.partial(profile, config, races.characters)
-    for variant in ("5way1shot", "5way1shot_fomaml"):
-        config = miniimagenet_config.get_config(variant)
-        measured[f"miniimagenet {variant}"] = functools.partial(profile, config, races.noise)
-    return measured
+    return {
+        name: functools.partial(profile, get_config(), load)
+        for name, (load, get_config) in races.IMAGES.items()
+    }
 
 
-def profile(config: Config, images: Callable[[], ImageSet]) -> list[dict[str, Any]]:
+def profile(config: Config, load: Callable[[], ImageSet]) -> list[dict[str, Any]]:
     """Milliseconds of one meta-gradient, summed over devices, by kind of operation.
 
     Raises:
       RuntimeError: if the trace holds no operation of the program.
     """
-    method, sampler, params = races.set_up(config, images())
+    method, sampler, params = races.set_up(config, load())
     key = jax.random.key(config.seed)
     tasks = sample_tasks(sampler, params, key, num_tasks=config.train.meta_batch)
     compiled = jax.jit(method.learner.meta_gradient).lower(params, tasks, key).compile()

@@ -1,7 +1,7 @@
 """The training steps that are raced, each set up in mamljax, in naive JAX and in PyTorch.
 
 A further suite is a function of a work directory and a config that returns a `Suite`, and an entry
-in `SUITES`.
+in `SUITES`; one on images is an entry in `IMAGES` alone.
 """
 
 import contextlib
@@ -63,23 +63,13 @@ def sinusoid(workdir: Path, config: Config) -> Suite:
     return _suite(config, [ours], peers)
 
 
-def omniglot(workdir: Path, config: Config) -> Suite:
-    """A training step on Omniglot, on characters drawn from fonts: they need no files."""
-    return _classification(workdir, config, characters())
-
-
-def miniimagenet(workdir: Path, config: Config, side: int = 84) -> Suite:
-    """A training step on miniImagenet, on noise: its speed does not depend on what is seen."""
-    return _classification(workdir, config, noise((side, side, 3)))
-
-
 def characters() -> ImageSet:
-    """Of the size of Omniglot's."""
+    """In Omniglot's place: of the same size, drawn from fonts, so that no files are needed."""
     return data.load("glyphs", "train")
 
 
 def noise(image_shape: tuple[int, int, int] = (84, 84, 3)) -> ImageSet:
-    """Images of noise, of the size of miniImagenet's if not told otherwise."""
+    """In miniImagenet's place: speed does not depend on what is seen."""
     classes, shape = 20, (40, *image_shape)
     images = np.random.default_rng(0).integers(0, 256, (classes, *shape), np.uint8)
     names = tuple(f"class {i}" for i in range(classes))
@@ -113,7 +103,9 @@ def first_iterations(config: Config, images: ImageSet, iterations: int) -> list[
     return seen
 
 
-def _classification(workdir: Path, config: Config, images: ImageSet) -> Suite:
+def on_images(workdir: Path, config: Config, load: Callable[[], ImageSet]) -> Suite:
+    """A training step on the images that `load` returns."""
+    images = load()
     method, sampler, start = set_up(config, images)
     ours, batch = _mamljax(workdir, config, method.learner, sampler, start, start)
     weights = to_arrays(start), to_arrays(_double(start))
@@ -173,21 +165,26 @@ def _slow(get_config: Callable[[str], Config], variant: str) -> Config:
     return config
 
 
-SUITES = {
-    "sinusoid": (sinusoid, functools.partial(sinusoid_config.get_config, "paper")),
-    "omniglot": (omniglot, functools.partial(omniglot_config.get_config, "5way1shot")),
+IMAGES = {
+    "omniglot": (characters, functools.partial(omniglot_config.get_config, "5way1shot")),
     "omniglot_20way": (
-        omniglot,
+        characters,
         functools.partial(_slow, omniglot_config.get_config, "20way1shot"),
     ),
-    "miniimagenet": (
-        miniimagenet,
-        functools.partial(_slow, miniimagenet_config.get_config, "5way1shot"),
-    ),
+    "miniimagenet": (noise, functools.partial(_slow, miniimagenet_config.get_config, "5way1shot")),
     "miniimagenet_fomaml": (
-        miniimagenet,
+        noise,
         functools.partial(_slow, miniimagenet_config.get_config, "5way1shot_fomaml"),
     ),
+}
+"""By name: what loads the images of a race, and its config."""
+
+SUITES = {
+    "sinusoid": (sinusoid, functools.partial(sinusoid_config.get_config, "paper")),
+    **{
+        name: (functools.partial(on_images, load=load), get_config)
+        for name, (load, get_config) in IMAGES.items()
+    },
     "inner_loop": (inner_loop, _ten_inner_steps),
 }
 """By name: what makes the suite, and the config it is made of."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import runpy
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from experiments import distributed
+from experiments import config_help, distributed
 from mamljax.checkpoint import ConfigChangedError
 from mamljax.train import NonFiniteError
 
@@ -46,7 +45,7 @@ def main(run: Callable[[Config, Path], object], default_config: str) -> None:
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     if any(word.startswith("--help") for word in sys.argv):
         program = sys.modules["__main__"]  # whose docstring --help prints
-        program.__doc__ = f"{program.__doc__ or ''}\n{_listing(default_config)}"
+        program.__doc__ = f"{program.__doc__ or ''}\n{config_help.listing(default_config)}"
 
     def start(argv: Sequence[str]) -> None:
         if len(argv) > 1:
@@ -105,10 +104,11 @@ def keep_compiled_programs() -> None:
 
 def check_tuples(config: ConfigDict) -> None:
     """Refuse words in tuples of numbers, which ml_collections lets pass."""
-    for name, value in _leaves(config.to_dict(), "config"):
+    for name, value in config_help.leaves(config.to_dict()):
         if isinstance(value, tuple) and not all(isinstance(x, (int, float)) for x in value):
             _refuse(
-                f"--{name}={value!r}: a tuple of numbers is expected, such as --{name}='(1, 2)'."
+                f"--config.{name}={value!r}: a tuple of numbers is expected, such as "
+                f"--config.{name}='(1, 2)'."
             )
 
 
@@ -133,17 +133,3 @@ def _unknown_field(error: BaseException) -> str:
 def _refuse(message: str) -> NoReturn:
     print(f"error: {message}\n--help lists the flags.", file=sys.stderr)
     raise SystemExit(2)
-
-
-def _listing(config_file: str) -> str:
-    default = runpy.run_path(config_file)["get_config"]()
-    values = (f"    --{name}={value}" for name, value in _leaves(default.to_dict(), "config"))
-    return "\n".join(["Config values and their defaults:", *values])
-
-
-def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}.{key}")
-        else:
-            yield f"{prefix}.{key}", value

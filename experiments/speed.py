@@ -21,7 +21,7 @@ from mamljax import files, plots, report
 from mamljax.progress import progress
 
 RACES = ("sinusoid", "omniglot", "omniglot_20way", "miniimagenet", "miniimagenet_fomaml")
-BREAKDOWNS = ("navigation", "cheetah_direction")
+BREAKDOWNS = ("navigation", "cheetah_direction", "ant_direction")
 
 
 def run(output: Path, *, seconds: float, repeats: int) -> dict[str, Any]:

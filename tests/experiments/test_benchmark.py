@@ -218,12 +218,14 @@ def test_a_contestant_of_changing_speed_is_measured_for_its_time(clock):
 
 @pytest.mark.parametrize("name", ["omniglot", "miniimagenet", "miniimagenet_fomaml"])
 def test_images_are_the_same_step_in_torch_and_in_naive_jax(tmp_path, name):
-    make, get_config = races.SUITES[name]
+    load, get_config = races.IMAGES[name]
+    if load is races.noise:
+        load = functools.partial(load, (33, 33, 3))
     config = get_config()
     config.train.meta_batch, config.model.filters, config.log.chunk = 2, 4, 2
     config.train.num_inner_steps = min(config.train.num_inner_steps, 2)
     config.train.queries = 1
-    suite = make(tmp_path, config, **({} if name == "omniglot" else {"side": 33}))
+    suite = races.on_images(tmp_path, config, load)
     ours, naive, *theirs = suite.contestants
     if importlib.util.find_spec("torch"):
         assert [one.name for one in theirs] == ["torch.func"] * 2 + ["torch loop"] * 2
