@@ -11,12 +11,14 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from experiments import config_help, distributed
+from experiments import config_help, distributed, interruption
 from mamljax.checkpoint import ConfigChangedError
 from mamljax.train import NonFiniteError
 
 Config: TypeAlias = Any
 """A `ConfigDict`, whose fields no type checker can know."""
+
+INTERRUPTED = "Stopped. The same command goes on from the last checkpoint."
 
 
 def main(run: Callable[[Config, Path], object], default_config: str) -> None:
@@ -67,6 +69,9 @@ def main(run: Callable[[Config, Path], object], default_config: str) -> None:
                 run(config, Path(flags.FLAGS.workdir))
             except (ConfigChangedError, NonFiniteError) as error:
                 raise SystemExit(f"error: {error}") from None
+            except KeyboardInterrupt as stop:
+                print(str(stop) or INTERRUPTED, file=sys.stderr)
+                raise SystemExit(interruption.EXIT_STATUS) from None
 
     app.run(start, flags_parser=_parse)
 

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from experiments import interruption
 from experiments.settings import Config
 from mamljax import metrics, processes
 from mamljax.checkpoint import Checkpoints, checkpoint_hook
@@ -63,6 +64,9 @@ def train(
       step_fn: one meta-update by `tx`; None takes the plain `meta_step`.
       example: inputs to initialise with; None takes those of the sampler.
       task_chunk, mesh: of the drawing of tasks, see `sample_tasks`.
+
+    Raises:
+      Interrupted: after a checkpoint, when asked to stop.
     """
     init_key, fit_key = jax.random.split(key)
     if example is None:
@@ -80,6 +84,7 @@ def train(
     with (
         MetricLogger(workdir, name, resume_step=done) as logger,
         training_progress(name, num_iterations, done) as show,
+        interruption.noticed() as asked_to_stop,
     ):
 
         def score(chunk: Chunk) -> float:
@@ -104,7 +109,13 @@ def train(
                 logger,
                 checkpoint_hook(checkpoints, log.checkpoint_every, score),
                 note_compile,
+                interruption.stop_hook(asked_to_stop, checkpoints),
             ],
+        )
+    if int(state.step) < num_iterations:
+        raise interruption.Interrupted(
+            f"{name} has stopped after {int(state.step):,} of {num_iterations:,} iterations, which "
+            f"are saved in {workdir}. The same command goes on from there."
         )
     chosen = state if validate is None else checkpoints.restore(state, best=True) or state
     rates = [
