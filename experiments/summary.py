@@ -1,8 +1,10 @@
-"""Merge the reports of several seeds into one table.
+"""Merge the reports of runs: a table for every experiment, and figures, beside the paper's numbers.
 
-python -m experiments.summary results/sinusoid/maml-seed*.json
+python -m experiments.summary runs/*
+python -m experiments.summary results/sinusoid/maml-seed*.json --output=summary
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -11,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from mamljax import files, plots
+from mamljax.plots import Curve
 from mamljax.report import markdown_table, published, shown_steps
 
 
@@ -27,10 +31,7 @@ def table(reports: Sequence[dict[str, Any]]) -> str:
             f"one report per seed of one experiment is expected; got experiments "
             f"{sorted(experiments)} and seeds {seeds}."
         )
-    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for report in reports:
-        for row in report["results"]:
-            rows.setdefault((row["method"], row["setting"]), []).append(row)
+    rows = _rows(reports)
     steps, names = shown_steps([row for same in rows.values() for row in same])
     lines = [
         [
@@ -44,11 +45,100 @@ def table(reports: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*markdown_table(["method", "setting", *names, "diverged"], lines), "", note])
 
 
+def curves(reports: Sequence[dict[str, Any]]) -> dict[str, dict[str, Curve]]:
+    """By setting and method: the mean over seeds, its interval over test tasks, the paper's."""
+    panels: dict[str, dict[str, Curve]] = {}
+    for (method, setting), same in _rows(reports).items():
+        mean = np.mean([_numbers(row["mean"]) for row in same], axis=0)
+        ci95 = np.sqrt(np.sum([_numbers(row["ci95"]) ** 2 for row in same], axis=0)) / len(same)
+        paper = {step: published(same[0], step) for step in same[0]["steps"]}
+        known = {step: value for step, value in paper.items() if value is not None}
+        panels.setdefault(setting, {})[method] = Curve(mean, ci95, known)
+    return panels
+
+
+def read(paths: Sequence[str]) -> list[dict[str, Any]]:
+    """The reports in JSON files, or in the work directories of runs.
+
+    Raises:
+      ValueError: for a path where there is none.
+    """
+    found = []
+    for path in map(Path, paths):
+        file = path / "report.json" if path.is_dir() else path
+        try:
+            report = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{file} is not the report of a run ({error}); give the work directories of runs "
+                "that have finished, or their report.json."
+            ) from error
+        if not isinstance(report, dict) or "results" not in report:
+            raise ValueError(f"{file} holds no results: give reports of experiments.")
+        found.append(report)
+    return found
+
+
+def groups(reports: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Reports that differ in the seed alone, together."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for report in reports:
+        config = {name: value for name, value in report["config"].items() if name != "seed"}
+        found.setdefault(json.dumps([report["experiment"], config], sort_keys=True), []).append(
+            report
+        )
+    return list(found.values())
+
+
+def main(words: Sequence[str]) -> None:
+    """Print a table for every group of reports; with ``--output``, write them and draw figures."""
+    parser = argparse.ArgumentParser(
+        prog="report", description="Merge the reports of runs, seed by seed, beside the paper's."
+    )
+    parser.add_argument("runs", nargs="+", help="work directories of runs, or report.json files")
+    parser.add_argument("--output", type=Path, help="a folder for summary.md and its figures")
+    given = parser.parse_args(words)
+    try:
+        merged = groups(read(given.runs))
+        tables = [table(reports) for reports in merged]
+    except ValueError as error:
+        parser.error(str(error))
+    pages = []
+    for index, (reports, text) in enumerate(zip(merged, tables, strict=True)):
+        first = reports[0]
+        pages += [f"# {first['experiment']}", "", text, "", f"`{first['command']}`", ""]
+        if given.output:
+            name = f"figure{index}.png"
+            plots.learning_curves(
+                given.output / name,
+                curves(reports),
+                ylabel=first["results"][0]["metric"],
+                title=f"{first['experiment']}, {len(reports)} seeds; crosses: the paper",
+            )
+            pages += [f"![{first['experiment']}]({name})", ""]
+    print("\n".join(pages))
+    if given.output:
+        files.write_text(given.output / "summary.md", "\n".join(pages))
+
+
+def _rows(reports: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """The results of all reports, by method and setting."""
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for report in reports:
+        for row in report["results"]:
+            rows.setdefault((row["method"], row["setting"]), []).append(row)
+    return rows
+
+
+def _numbers(values: Sequence[float | None]) -> np.ndarray:
+    """A mean that is infinite or NaN because tasks diverged is null in the report."""
+    return np.array([np.nan if value is None else value for value in values])
+
+
 def _cell(rows: Sequence[dict[str, Any]], step: int) -> str:
     if step not in rows[0]["steps"]:  # such as the oracle, which takes none
         return ""
-    # A mean that is infinite or NaN because tasks diverged is null in the report.
-    values = [np.nan if row["mean"][step] is None else row["mean"][step] for row in rows]
+    values = _numbers([row["mean"][step] for row in rows])
     text = f"{np.mean(values):.3g}"
     if len(values) > 1:
         text += f" ({np.min(values):.3g} to {np.max(values):.3g})"
@@ -57,6 +147,4 @@ def _cell(rows: Sequence[dict[str, Any]], step: int) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        raise SystemExit(__doc__)
-    print(table([json.loads(Path(name).read_text(encoding="utf-8")) for name in sys.argv[1:]]))
+    main(sys.argv[1:])

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,10 +28,14 @@ class Fit(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Scores before adaptation and after each inner step, with their 95% half-widths."""
+    """Scores before adaptation and after each inner step, with their 95% half-widths.
+
+    published: the paper's scores by inner step, drawn as crosses.
+    """
 
     mean: Sequence[float]
     ci95: Sequence[float]
+    published: Mapping[int, float] = MappingProxyType({})
 
 
 def learning_curves(
@@ -50,7 +55,14 @@ def learning_curves(
             if len(mean) == 1:
                 mean, half, style = mean.repeat(longest), half.repeat(longest), "-."
             steps = np.arange(len(mean))
-            axis.plot(steps, mean, style, label=method, markersize=4)
+            (line,) = axis.plot(steps, mean, style, label=method, markersize=4)
+            axis.plot(
+                list(curve.published),
+                list(curve.published.values()),
+                "x",
+                color=line.get_color(),
+                markersize=8,
+            )
             axis.fill_between(steps, mean - half, mean + half, alpha=0.2)
         axis.set(title=setting, xlabel="gradient steps")
         if axis.dataLim.y0 >= 0:  # errors and accuracies; returns may be negative

@@ -174,6 +174,10 @@ def _cell(row: dict[str, Any], step: int) -> str:
 
 def _command() -> str:
     """The command line that started this process, as one would type it."""
+    typed = sys.orig_argv
+    for index, word in enumerate(typed[1:3], start=1):
+        if Path(word).name == "mamljax":
+            return shlex.join(["mamljax", *typed[index + 1 :]])
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     program = ["-m", spec.name] if spec is not None else [Path(sys.argv[0]).name]

@@ -27,6 +27,7 @@ LAYERS = [
     {"rl"},
     {"checkpoint", "metrics", "progress", "report", "plots"},
     {"data"},
+    {"__main__"},
 ]
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 # What the core may import from outside; everything else enters through an argument.

@@ -1,5 +1,6 @@
 """Merging seeds: means, ranges, and what diverged stays visible."""
 
+import numpy as np
 import pytest
 
 from experiments import summary
@@ -40,3 +41,30 @@ def test_a_method_that_takes_no_steps_leaves_the_others_columns_empty():
     first["results"].append(first["results"][0] | oracle)
     text = summary.table([first])
     assert "| oracle | 5-shot | -2 |  | 0/600 |" in text
+
+
+def test_reports_that_differ_in_the_seed_alone_go_together():
+    def of(seed, steps, experiment="sinusoid"):
+        return report(seed, 1.0, 2.0, experiment=experiment) | {
+            "config": {"seed": seed, "train": {"steps": steps}}
+        }
+
+    reports = [of(0, 1), of(0, 5), of(1, 1), of(1, 1, "omniglot")]
+    assert summary.groups(reports) == [[reports[0], reports[2]], [reports[1]], [reports[3]]]
+
+
+def test_curves_are_means_over_seeds_beside_the_papers():
+    found = [report(seed, 3.0 + seed, 0.5) for seed in (0, 1)]
+    for one in found:
+        one["results"][0]["ci95"] = [0.3, 0.4]
+    curve = summary.curves(found)["5-shot"]["maml"]
+    np.testing.assert_allclose(curve.mean, [3.5, 0.5])
+    np.testing.assert_allclose(curve.ci95, np.array([0.3, 0.4]) / np.sqrt(2))
+    assert curve.published == {1: 0.67}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"parts": {}}'])
+def test_what_is_no_report_is_refused(tmp_path, text):
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(ValueError, match=r"report\.json (is not the report|holds no results)"):
+        summary.read([str(tmp_path)])

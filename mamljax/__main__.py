@@ -1,0 +1,148 @@
+"""The command ``mamljax``: one front to the experiments, each of which is a module of its own.
+
+    mamljax train sinusoid:quick                      an experiment, into runs/sinusoid-quick
+    mamljax train omniglot:5way1shot --config.data.dir=data/omniglot --workdir=runs/omniglot
+    mamljax evaluate miniimagenet WEIGHTS.npz --config.data.dir=data/miniimagenet
+    mamljax report runs/*                             seeds merged, beside the paper's numbers
+    mamljax data omniglot --dir=data/omniglot         prepare an image set, tell what is in it
+    mamljax benchmark omniglot                        speed beside other libraries
+
+`mamljax COMMAND --help` says more; `mamljax train EXPERIMENT --help` lists every config value.
+"""
+
+import difflib
+import os
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+HERE = Path(__file__).parent
+HOME = HERE / "bundled" if (HERE / "bundled").is_dir() else HERE.parent
+"""Where the folders experiments and configs are: in an installed wheel, or in a checkout."""
+
+
+def main() -> None:
+    """Run the command line."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(__doc__)
+        return
+    command = _one_of("command", words[0], COMMANDS)
+    COMMANDS[command](words[1:])
+
+
+def train(words: Sequence[str]) -> None:
+    """Run an experiment, or go on with it: training, evaluation, figures, report."""
+    experiment, variant, rest = _experiment("train", words)
+    if not _gives(rest, "--help") and not _gives(rest, "--workdir"):
+        rest = [f"--workdir={Path('runs', '-'.join(filter(None, (experiment, variant))))}", *rest]
+    config = f"{_config(experiment)}:{variant}" if variant else _config(experiment)
+    _run(f"experiments.{experiment}", [f"--config={config}", *rest])
+
+
+def evaluate(words: Sequence[str]) -> None:
+    """Test weights, of a run or of others, without training."""
+    experiment, _, rest = _experiment("evaluate", words)
+    if not rest or rest[0].startswith("-"):
+        _refuse(
+            f"evaluate {words[0]} needs a file of weights, such as the weights.npz that a run "
+            "leaves in its work directory."
+        )
+    weights = Path(rest[0])
+    if not weights.is_file():
+        _refuse(f"there is no file {weights}.")
+    options = rest[1:]
+    if not _gives(options, "--workdir"):
+        options = [f"--workdir={Path('runs', f'{experiment}-{weights.stem}-tested')}", *options]
+    train([words[0], f"--config.weights={weights}", *options])
+
+
+def report(words: Sequence[str]) -> None:
+    """Merge the reports of runs: `experiments.summary`."""
+    _run("experiments.summary", words)
+
+
+def data(words: Sequence[str]) -> None:
+    """Prepare an image set: `experiments.prepare`."""
+    _run("experiments.prepare", words)
+
+
+def benchmark(words: Sequence[str]) -> None:
+    """Measure speed: `experiments.benchmark`."""
+    rest = list(words)
+    if rest and not rest[0].startswith("-"):
+        suite = rest.pop(0)
+        rest.insert(0, f"--suite={suite}")
+        if not _gives(rest, "--output"):
+            rest.append(f"--output={Path('runs', 'benchmark', suite)}.json")
+    _run("experiments.benchmark", rest)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "report": report,
+    "data": data,
+    "benchmark": benchmark,
+}
+
+
+def _experiment(command: str, words: Sequence[str]) -> tuple[str, str, list[str]]:
+    """Experiment, variant and the words that follow; without an experiment, says which there are.
+
+    An experiment is a module with a config file of its name, which begins with `settings.main`.
+    """
+    names = sorted(
+        path.stem
+        for path in (HOME / "experiments").glob("*.py")
+        if (HOME / "configs" / path.name).exists()
+        and "settings.main(" in path.read_text(encoding="utf-8")
+    )
+    if not words or words[0].startswith("-"):
+        print(f"usage: mamljax {command} EXPERIMENT[:VARIANT] ...\n")
+        for name in names:
+            said = (HOME / "configs" / f"{name}.py").read_text(encoding="utf-8")
+            print(f"    {name:14}{said.splitlines()[0].strip(chr(34))}")
+        print(f"\nVariants are named at the top of the files in {_shown(HOME / 'configs')}.")
+        raise SystemExit(0 if _gives(words, "--help") or "-h" in words else 2)
+    name, _, variant = words[0].partition(":")
+    return _one_of("experiment", name, names), variant, list(words[1:])
+
+
+def _config(experiment: str) -> str:
+    return _shown(HOME / "configs" / f"{experiment}.py")
+
+
+def _shown(path: Path) -> str:
+    """Relative where that is shorter, as one would type it."""
+    return min(os.path.relpath(path), str(path), key=len)
+
+
+def _gives(words: Sequence[str], flag: str) -> bool:
+    return any(word.split("=")[0] == flag for word in words)
+
+
+def _run(module: str, arguments: Sequence[str]) -> None:
+    """Run a module of the experiments as ``python -m`` would."""
+    sys.path.insert(0, str(HOME))
+    sys.argv[1:] = arguments
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _one_of(what: str, word: str, allowed: Sequence[str] | dict) -> str:
+    if word not in allowed:
+        near = difflib.get_close_matches(word, allowed, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        _refuse(f"there is no {what} {word!r}; there are {', '.join(allowed)}.{hint}")
+    return word
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"error: {message}\nmamljax --help says more.", file=sys.stderr)
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

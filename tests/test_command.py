@@ -1,0 +1,119 @@
+"""The command ``mamljax``: a front to the experiments, in a checkout and in a wheel."""
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "--config.train.num_iterations=20",
+    "--config.log.chunk=10",
+    "--config.evaluate.num_tasks=4",
+    "--config.evaluate.shots=(5,)",
+    "--config.evaluate.num_inner_steps=1",
+    "--config.tune.num_tasks=4",
+)
+
+
+def call(*words, cwd=ROOT):
+    command = [sys.executable, "-m", "mamljax", *map(str, words)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def test_without_a_command_it_says_what_there_is():
+    said = call().stdout
+    for command in ("train", "evaluate", "report", "data", "benchmark"):
+        assert f"mamljax {command} " in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "no command 'trian'; there are train, .*Did you mean train?"),
+        (["train", "omniglt"], "no experiment 'omniglt'.*Did you mean omniglot?"),
+        (["train", "sinusoid:quik"], "Did you mean 'quick'?"),
+        (["evaluate", "omniglot"], "needs a file of weights"),
+        (["evaluate", "omniglot", "none.npz"], "there is no file none.npz"),
+        (["data", "omniglot", "--dir=nowhere"], "nowhere"),
+        (["report", "nowhere"], "nowhere is not the report of a run"),
+        (["benchmark", "sinusiod"], "sinusiod"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_refused_in_a_line(words, message):
+    done = call(*words)
+    assert done.returncode in (1, 2)
+    first, *hints = message.split(".*")
+    assert first in done.stderr
+    assert all(hint in done.stderr for hint in hints)
+    assert "Traceback" not in done.stderr
+
+
+def test_experiments_are_listed_and_no_other_module():
+    said = call("train")
+    assert said.returncode == 2
+    names = [line.split()[0] for line in said.stdout.splitlines() if line.startswith("    ")]
+    assert names == [
+        "cifar_fs", "locomotion", "miniimagenet", "navigation", "omniglot", "sinusoid",
+    ]  # fmt: skip
+    assert call("train", "--help").returncode == 0
+
+
+def test_from_training_to_the_merged_report(tmp_path):
+    for seed in (0, 1):
+        done = call(
+            "train", "sinusoid", f"--workdir={tmp_path / f'seed{seed}'}", *SMALL,
+            f"--config.seed={seed}",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "seed1" / "report.json").read_text())
+    assert report["command"].startswith("mamljax train sinusoid --workdir=")
+    runs = sorted(tmp_path.glob("seed*"))
+    done = call("report", *runs, f"--output={tmp_path / 'summary'}")
+    assert done.returncode == 0, done.stderr
+    assert "Mean over seeds [0, 1]" in done.stdout
+    assert (tmp_path / "summary" / "summary.md").read_text().strip() == done.stdout.strip()
+    assert (tmp_path / "summary" / "figure0.png").stat().st_size > 10_000
+
+
+def test_an_image_set_is_prepared_and_described(tmp_path):
+    done = call("data", "glyphs", f"--cache={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "train" in done.stdout
+    assert "28 x 28 x 1" in done.stdout
+    assert list(tmp_path.iterdir())
+
+
+def test_a_wheel_holds_every_package():
+    configured = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {
+        configured["package-dir"].get(name, name.replace(".", "/"))
+        for name in configured["packages"]
+    }
+    found = {
+        str(path.parent.relative_to(ROOT))
+        for package in ("mamljax", "experiments", "configs")
+        for path in (ROOT / package).rglob("*.py")
+    }
+    assert folders == found
+
+
+@pytest.mark.slow
+def test_a_wheel_runs_the_demo_where_there_is_no_checkout(tmp_path):
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", tmp_path, ROOT]
+    subprocess.run(build, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", wheel, tmp_path / "site"], check=True)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); import runpy; "
+    code += "runpy.run_module('mamljax', run_name='__main__', alter_sys=True)"
+    command = [sys.executable, "-c", code, tmp_path / "site", "train", "sinusoid:quick", *SMALL]
+    done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((elsewhere / "runs" / "sinusoid-quick" / "report.json").read_text())
+    assert report["train"]["iterations"] == 20
