@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 SLOW ?= not slow
 
-.PHONY: help demo test test-all lint format benchmark clean
+.PHONY: help demo test test-all lint format docs benchmark clean
 
 help:
 	@echo "make demo        train MAML and its baselines on sinusoids, draw the paper's figures"
 	@echo "make test        the test suite"
 	@echo "make test-all    with the slow tests"
 	@echo "make lint        ruff, format check, pyright"
+	@echo "make docs        the documentation, into site/"
 	@echo "make benchmark   speed beside PyTorch (installs torch)"
 
 demo: .venv/installed
@@ -30,11 +31,14 @@ format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: .venv/installed-dev
+	$(BIN)/mkdocs build --strict
+
 benchmark: .venv/installed-bench
 	$(BIN)/python -m experiments.benchmark --suite=speed --output=runs/speed/speed.json
 
 clean:
-	rm -rf .venv runs build *.egg-info
+	rm -rf .venv runs build site *.egg-info
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -43,7 +47,7 @@ clean:
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/pip install --quiet --editable ".[dev]"
+	$(BIN)/pip install --quiet --editable ".[dev,docs]"
 	touch $@
 
 .venv/installed-bench: .venv/installed-dev

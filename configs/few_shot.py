@@ -62,6 +62,7 @@ def base(source: str, network: str, variant: Variant) -> Any:
     config.data.download = False  # fetch what is missing (omniglot only)
     config.data.image_size = (84, 84)  # height and width of your own images (source=folder)
     config.data.resize = False  # bring your own images to that size instead of refusing others
+    config.data.grayscale = False  # read your own images in one channel instead of three
     config.data.rotate = False  # turn the images of each class by a multiple of 90 degrees
 
     # Test these instead of training: the weights.npz of a run, or weights that others trained, see

@@ -115,6 +115,7 @@ def load(config: Config, split: str) -> ImageSet:
     if config.data.source == "folder":
         options["image_size"] = tuple(config.data.image_size)
         options["resize"] = config.data.resize
+        options["grayscale"] = config.data.grayscale
     if config.data.source in data.SCHEMES:
         options["scheme"] = config.data.scheme or None
     return data.load(
@@ -189,7 +190,10 @@ def depends_on(config: Config) -> dict[str, Any]:
     fields = {name: values[name] for name in ("seed", "method", "task", "model")}
     free = ("num_iterations", "task_chunk", "remat")
     fields["train"] = {name: x for name, x in values["train"].items() if name not in free}
-    fields["data"] = {name: values["data"][name] for name in ("source", "scheme", "rotate")}
+    images = ("source", "scheme", "rotate")
+    if config.data.source == "folder":  # whose content its name does not tell
+        images += ("dir", "image_size", "resize", "grayscale")
+    fields["data"] = {name: values["data"][name] for name in images}
     return fields
 
 

@@ -115,7 +115,7 @@ def trained_methods(config: Config, workdir: Path, keys: dict[str, jax.Array], m
             meta_batch=config.train.meta_batch,
             log=config.log,
             workdir=workdir,
-            depends_on={key: config.to_dict()[key] for key in ("seed", "model", "task", "train")},
+            depends_on=depends_on(config),
         )
     shots = config.evaluate.shots
     test_learner = build(inner_lr=config.evaluate.inner_lr)
@@ -127,6 +127,13 @@ def trained_methods(config: Config, workdir: Path, keys: dict[str, jax.Array], m
         "oracle": Method(dict.fromkeys(shots, learners["oracle"]), trained["oracle"], True),
     }
     return methods, {name: run.train for name, run in runs.items()}
+
+
+def depends_on(config: Config) -> dict[str, Any]:
+    """What trained parameters depend on: for how long is left to choose anew."""
+    fields = {key: config.to_dict()[key] for key in ("seed", "model", "task", "train")}
+    del fields["train"]["num_iterations"]
+    return fields
 
 
 def tune(config: Config, methods: dict[str, Method], key: jax.Array) -> dict[str, Any]:
