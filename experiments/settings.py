@@ -11,12 +11,22 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from experiments import config_help, distributed, interruption
+from experiments import config_help, distributed, interruption, workdirs
+from experiments.workdirs import WorkdirError
 from mamljax.checkpoint import ConfigChangedError
 from mamljax.train import NonFiniteError
 
 Config: TypeAlias = Any
 """A `ConfigDict`, whose fields no type checker can know."""
+
+LESS_MEMORY = (
+    ("train.task_chunk", 1),
+    ("train.remat", True),
+    ("train.rollout_chunk", 1),
+    ("evaluate.task_chunk", 1),
+    ("train.meta_batch", "fewer tasks, which is another experiment"),
+)
+"""What needs less memory, in the order in which it costs something."""
 
 INTERRUPTED = "Stopped. The same command goes on from the last checkpoint."
 
@@ -65,10 +75,16 @@ def main(run: Callable[[Config, Path], object], default_config: str) -> None:
                 distributed.join(config.to_dict())
             except (RuntimeError, ValueError) as error:
                 _refuse(str(error))
+            workdir = Path(flags.FLAGS.workdir)
             try:
-                run(config, Path(flags.FLAGS.workdir))
-            except (ConfigChangedError, NonFiniteError) as error:
+                with workdirs.claimed(workdir):
+                    run(config, workdir)
+            except (ConfigChangedError, NonFiniteError, WorkdirError) as error:
                 raise SystemExit(f"error: {error}") from None
+            except (OSError, RuntimeError) as error:
+                if said := workdirs.full(error) or out_of_memory(error, config):
+                    raise SystemExit(f"error: {said}") from None
+                raise
             except KeyboardInterrupt as stop:
                 print(str(stop) or INTERRUPTED, file=sys.stderr)
                 raise SystemExit(interruption.EXIT_STATUS) from None
@@ -105,6 +121,18 @@ def keep_compiled_programs() -> None:
         cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache / "mamljax" / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def out_of_memory(error: Exception, config: Config) -> str | None:
+    """What to say where an error is that of too little memory; None for other errors."""
+    if "RESOURCE_EXHAUSTED" not in str(error):
+        return None
+    present = dict(config_help.leaves(config.to_dict()))
+    less = ", ".join(f"--config.{name}={value}" for name, value in LESS_MEMORY if name in present)
+    return (
+        f"out of memory ({str(error).splitlines()[0]}). What needs less, in this order: {less}. "
+        "The same command goes on from the last checkpoint."
+    )
 
 
 def check_tuples(config: ConfigDict) -> None:

@@ -19,7 +19,7 @@ from mamljax.report import markdown_table, published, shown_steps
 
 
 def table(reports: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table: per method and setting the mean over seeds, and their smallest and largest.
+    """A Markdown table: per method and setting the mean over seeds, its interval, and their range.
 
     Raises:
       ValueError: if the reports are of different experiments, or two have the same seed.
@@ -41,7 +41,12 @@ def table(reports: Sequence[dict[str, Any]]) -> str:
         ]
         for (method, setting), same in rows.items()
     ]
-    note = f"Mean over seeds {sorted(seeds)} (smallest to largest seed); **the paper's**."
+    note = (
+        f"Mean over seeds {sorted(seeds)} ± 95% interval over test tasks (smallest to largest "
+        "seed); **the paper's**."
+        if len(seeds) > 1
+        else f"Seed {seeds[0]}, mean ± 95% interval over test tasks; **the paper's**."
+    )
     return "\n".join([*markdown_table(["method", "setting", *names, "diverged"], lines), "", note])
 
 
@@ -49,11 +54,9 @@ def curves(reports: Sequence[dict[str, Any]]) -> dict[str, dict[str, Curve]]:
     """By setting and method: the mean over seeds, its interval over test tasks, the paper's."""
     panels: dict[str, dict[str, Curve]] = {}
     for (method, setting), same in _rows(reports).items():
-        mean = np.mean([_numbers(row["mean"]) for row in same], axis=0)
-        ci95 = np.sqrt(np.sum([_numbers(row["ci95"]) ** 2 for row in same], axis=0)) / len(same)
         paper = {step: published(same[0], step) for step in same[0]["steps"]}
         known = {step: value for step, value in paper.items() if value is not None}
-        panels.setdefault(setting, {})[method] = Curve(mean, ci95, known)
+        panels.setdefault(setting, {})[method] = Curve(*_pooled(same), known)
     return panels
 
 
@@ -130,6 +133,12 @@ def _rows(reports: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[
     return rows
 
 
+def _pooled(rows: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """By step: the mean over seeds, and its 95% half-width over the test tasks of all of them."""
+    mean = np.mean([_numbers(row["mean"]) for row in rows], axis=0)
+    return mean, np.sqrt(np.sum([_numbers(row["ci95"]) ** 2 for row in rows], axis=0)) / len(rows)
+
+
 def _numbers(values: Sequence[float | None]) -> np.ndarray:
     """A mean that is infinite or NaN because tasks diverged is null in the report."""
     return np.array([np.nan if value is None else value for value in values])
@@ -138,9 +147,10 @@ def _numbers(values: Sequence[float | None]) -> np.ndarray:
 def _cell(rows: Sequence[dict[str, Any]], step: int) -> str:
     if step not in rows[0]["steps"]:  # such as the oracle, which takes none
         return ""
-    values = _numbers([row["mean"][step] for row in rows])
-    text = f"{np.mean(values):.3g}"
-    if len(values) > 1:
+    mean, ci95 = (float(x[step]) for x in _pooled(rows))
+    text = f"{mean:.3g} ± {ci95:.2g}"
+    if len(rows) > 1:
+        values = _numbers([row["mean"][step] for row in rows])
         text += f" ({np.min(values):.3g} to {np.max(values):.3g})"
     paper = published(rows[0], step)
     return text if paper is None else f"{text} **{paper:.3g}**"

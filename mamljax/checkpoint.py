@@ -1,10 +1,10 @@
 """Checkpoints that survive kills, full disks and damage.
 
 A checkpoint is a directory ``00001000/`` holding the state as orbax wrote it, and a file
-``checkpoint.json`` with the step, the score, the run's config and the SHA-256 of every file. It is
-made under another name and renamed when complete, so that it exists whole or not at all; what
-damages it later shows in the checksums, and the one before it is used. Of several processes the
-first writes and reads for all.
+``checkpoint.json`` with the step, the score, the run's config, the SHA-256 of every file and its
+own. It is made under another name and renamed when complete, so that it exists whole or not at all;
+what damages it later shows in the checksums, and the one before it is used. Of several processes
+the first writes and reads for all.
 """
 
 import dataclasses
@@ -89,7 +89,7 @@ class Checkpoints:
                 "config": _plain(self.config),
                 "files": _checksums(staging),
             }
-            files.write_json(staging / RECORD, record)
+            files.write_json(staging / RECORD, files.sealed(record))
             if target.exists():  # a damaged one, or one of a run that was resumed from before it
                 target.rename(retired)
             staging.rename(target)
@@ -220,14 +220,10 @@ def _checksums(directory: Path) -> dict[str, str]:
 
 def _read_record(directory: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads((directory / RECORD).read_text(encoding="utf-8"))
-        # A record that lies about its step or lacks a field is as bad as none.
-        intact = record["step"] == int(directory.name) and {"score", "config", "files"} <= set(
-            record
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        record = files.unsealed((directory / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
-    return record if intact else None
+    return record if record["step"] == int(directory.name) else None
 
 
 def _inspect(directory: Path) -> tuple[dict[str, Any], str]:

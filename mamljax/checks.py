@@ -2,30 +2,46 @@
 
 import difflib
 import math
+import numbers
+import operator
 from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 
 def at_least(name: str, value: Any, minimum: int) -> int:
     """Return `value` if it is an integer of at least `minimum`, else raise a ValueError."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < minimum:
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < minimum:
         raise ValueError(f"{name} must be an integer of at least {minimum}; got {value!r}.")
-    return int(value)
+    return number
 
 
 def step_size(name: str, value: Any) -> None:
-    """Refuse a concrete step size that is negative or not finite (schedules and tracers pass)."""
-    if isinstance(value, (int, float)) and not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} must be a finite number >= 0; got {value!r}.")
+    """Refuse a step size that is negative or not finite (schedules and traced numbers pass)."""
+    if not callable(value):
+        _number(name, value, lambda x: x >= 0, "a finite number >= 0")
 
 
 def positive(name: str, value: Any) -> None:
-    """Refuse a concrete number that is not finite and greater than 0 (tracers pass)."""
-    if isinstance(value, (int, float)) and not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be a finite number > 0; got {value!r}.")
+    """Refuse a number that is not finite and greater than 0 (traced ones pass)."""
+    _number(name, value, lambda x: x > 0, "a finite number > 0")
+
+
+def _number(name: str, value: Any, good: Callable[[float], bool], expected: str) -> None:
+    if isinstance(value, Tracer) and value.shape == ():
+        return
+    scalar = isinstance(value, (jax.Array, np.ndarray)) and value.shape == ()
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (real or scalar) or not (math.isfinite(value) and good(float(value))):
+        raise ValueError(f"{name} must be {expected}; got {value!r}.")
 
 
 def is_function(name: str, value: Any, signature: str) -> None:
@@ -64,7 +80,7 @@ def leading_axis(name: str, tree: Any) -> int:
 
 def one_of(name: str, value: Any, allowed: Collection[str]) -> None:
     """Refuse a value that is not among the `allowed` names, with the nearest one as a hint."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         near = difflib.get_close_matches(str(value), allowed, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{name} must be one of {sorted(allowed)}; got {value!r}.{hint}")
@@ -73,6 +89,6 @@ def one_of(name: str, value: Any, allowed: Collection[str]) -> None:
 def interval(name: str, bounds: Any) -> None:
     """Refuse anything but a pair of finite numbers ``low <= high``."""
     pair = tuple(bounds) if isinstance(bounds, (tuple, list)) else ()
-    finite = all(isinstance(x, (int, float)) and math.isfinite(x) for x in pair)
+    finite = all(isinstance(x, numbers.Real) and math.isfinite(x) for x in pair)
     if len(pair) != 2 or not finite or pair[0] > pair[1]:
         raise ValueError(f"{name} must be (low, high), finite and low <= high; got {bounds!r}.")

@@ -1,9 +1,13 @@
-"""Files that are either the old or the new version, never half of one."""
+"""Files that are either the old or the new version, never half of one; records with checksums."""
 
 import json
 import os
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+CHECKSUM = "checksum"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -19,6 +23,28 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Replace `path` by `value` as JSON. NaN and infinities, which JSON lacks, become null."""
     write_text(path, json.dumps(_finite(value), indent=2) + "\n")
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record as JSON has it, with a checksum, so that no flipped digit passes for a result."""
+    plain = json.loads(json.dumps(_finite(dict(record))))
+    return plain | {CHECKSUM: _checksum(plain)}
+
+
+def unsealed(text: str) -> dict[str, Any]:
+    """What was `sealed` and written as JSON.
+
+    Raises:
+      ValueError: if it is not what was written.
+    """
+    record = json.loads(text)
+    if not isinstance(record, dict) or record.pop(CHECKSUM, None) != _checksum(record):
+        raise ValueError("its checksum is not that of its content")
+    return record
+
+
+def _checksum(record: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
 
 
 def _finite(value: Any) -> Any:

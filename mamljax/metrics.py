@@ -1,7 +1,7 @@
 """Training metrics as JSON lines and TensorBoard events."""
 
+import contextlib
 import json
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +22,10 @@ class MetricLogger:
     """Appends to ``metrics.jsonl`` and to TensorBoard events in a work directory; a fit hook.
 
     Each line is ``{"run", "step", "loss", "grad_norm", "iterations_per_second",
-    "tasks_per_second"}`` and what `meta_step` was told to add, the means over one chunk. When a run
-    resumes at a step, what an earlier process logged beyond it is dropped first, so that no step
-    appears twice. Of several processes only the first writes.
+    "tasks_per_second"}`` and what `meta_step` was told to add, the means over one chunk, and a
+    checksum, which `read` takes off. When a run resumes at a step, what an earlier process logged
+    beyond it is dropped first, so that no step appears twice. Of several processes only the first
+    writes.
 
     Args:
       workdir: where to write; several runs share one file.
@@ -41,7 +42,7 @@ class MetricLogger:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if first:
             kept = [r for r in read(self.path) if r["run"] != run or r["step"] <= resume_step]
-            files.write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+            files.write_text(self.path, "".join(map(_line, kept)))
         self._file = (self.path if first else Path(os.devnull)).open("a", encoding="utf-8")
         self._events = SummaryWriter(
             str(self.path.parent / "tensorboard" / run),
@@ -51,8 +52,8 @@ class MetricLogger:
 
     def write(self, step: int, **values: float) -> None:
         """Log named numbers at a step; a number that is not finite is written as null."""
-        finite = {key: float(v) if math.isfinite(v) else None for key, v in values.items()}
-        self._file.write(json.dumps({"run": self.run, "step": step, **finite}) + "\n")
+        numbers = {key: float(value) for key, value in values.items()}
+        self._file.write(_line({"run": self.run, "step": step, **numbers}))
         self._file.flush()
         for key, value in values.items():
             self._events.add_scalar(key, value, step)
@@ -106,15 +107,18 @@ def evaluation_hook(
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics file; lines that a kill or damage made unreadable are left out."""
+    """The records of a metrics file.
+
+    Lines that damage made unreadable, or that a kill cut off, are left out.
+    """
     if not path.exists():
         return []
     records = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and {"run", "step"} <= record.keys():
-            records.append(record)
+        with contextlib.suppress(ValueError):
+            records.append(files.unsealed(line))
     return records
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(files.sealed(record)) + "\n"

@@ -33,8 +33,8 @@ class Curve(NamedTuple):
     published: the paper's scores by inner step, drawn as crosses.
     """
 
-    mean: Sequence[float]
-    ci95: Sequence[float]
+    mean: Sequence[float] | np.ndarray
+    ci95: Sequence[float] | np.ndarray
     published: Mapping[int, float] = MappingProxyType({})
 
 

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -133,20 +134,24 @@ def test_a_damaged_checkpoint_is_replaced_when_its_step_comes_again(tmp_path, da
     assert_same(checkpoints.restore(make_state()), make_state(2, value=5.0))
 
 
-def test_every_single_bit_flip_is_detected(tmp_path):
-    checkpoints = saved(tmp_path, 1, 2)
+def test_every_flipped_bit_is_detected_or_harmless(tmp_path):
+    checkpoints, detected = saved(tmp_path, 1, 2), 0
     rng = random.Random(0)
-    state_files = sorted(p for p in (tmp_path / "00000002" / "state").rglob("*") if p.is_file())
-    for _ in range(30):
-        victim = rng.choice([p for p in state_files if p.stat().st_size])
+    files = sorted(p for p in (tmp_path / "00000002").rglob("*") if p.is_file())
+    for _ in range(100):
+        victim = rng.choice([p for p in files if p.stat().st_size])
         content = victim.read_bytes()
         flipped = bytearray(content)
         flipped[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
         victim.write_bytes(flipped)
-        with pytest.warns(DamagedCheckpointWarning, match="has been altered"):
-            assert int(checkpoints.restore(make_state()).step) == 1
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            restored = checkpoints.restore(make_state())
+        step = 1 if told else 2
+        assert_same(restored, make_state(step, value=step))
+        detected += len(told)
         victim.write_bytes(content)
-    assert int(checkpoints.restore(make_state()).step) == 2
+    assert detected == 100  # no flip here is harmless
 
 
 def test_what_a_kill_in_mid_save_leaves_is_neither_used_nor_in_the_way(tmp_path):

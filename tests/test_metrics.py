@@ -1,11 +1,12 @@
 """Metrics: one line per step whatever was killed in between."""
 
 import json
+import random
 import struct
 
 import numpy as np
 
-from mamljax import metrics
+from mamljax import files, metrics
 from mamljax.evaluate import summarise
 from mamljax.metrics import MetricLogger, evaluation_hook
 from mamljax.train import Chunk
@@ -55,7 +56,25 @@ def test_numbers_that_json_lacks_become_null(tmp_path):
     with MetricLogger(tmp_path, "maml") as logger:
         logger.write(1, loss=float("nan"), best=float("inf"))
     line = (tmp_path / metrics.FILE).read_text()
-    assert json.loads(line) == {"run": "maml", "step": 1, "loss": None, "best": None}
+    record = json.loads(line)
+    assert isinstance(record.pop(files.CHECKSUM), int)
+    assert record == {"run": "maml", "step": 1, "loss": None, "best": None}
+
+
+def test_no_flipped_bit_passes_for_a_result(tmp_path):
+    with MetricLogger(tmp_path, "maml") as logger:
+        for step in range(10, 60, 10):
+            logger(chunk(step, step / 7))
+    path = tmp_path / metrics.FILE
+    content, written = path.read_bytes(), metrics.read(path)
+    rng = random.Random(0)
+    for _ in range(100):
+        flipped = bytearray(content)
+        flipped[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        path.write_bytes(flipped)
+        found = [{key: record.get(key) for key in written[0]} for record in metrics.read(path)]
+        assert len(found) >= len(written) - 2  # a flipped line break joins two lines
+        assert all(record in written for record in found)
 
 
 def test_evaluation_is_logged_beside_training_when_due(tmp_path):

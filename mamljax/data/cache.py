@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import io
-import json
 import os
 import shutil
 import warnings
@@ -15,7 +14,7 @@ import numpy as np
 
 from mamljax.data.files import DataError, File, fingerprint
 from mamljax.data.sources import ImageClass, Source
-from mamljax.files import write_json
+from mamljax.files import sealed, unsealed, write_json
 from mamljax.progress import progress
 
 MANIFEST = "manifest.json"
@@ -94,7 +93,7 @@ def _look(source: Source, data_dir: Path | None) -> list[File] | None:
 def _manifest(home: Path, files: list[File] | None) -> Manifest | None:
     """What is prepared in `home`; None if nothing is, or if it was made from other files."""
     try:
-        manifest = Manifest(**json.loads((home / MANIFEST).read_text()))
+        manifest = Manifest(**unsealed((home / MANIFEST).read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError) as error:
@@ -141,7 +140,7 @@ def _prepare(source: Source, files: list[File], home: Path) -> None:
             made_from=fingerprint(files),
         )
         shutil.rmtree(staging / "downloads")
-        write_json(staging / MANIFEST, manifest._asdict())
+        write_json(staging / MANIFEST, sealed(manifest._asdict()))
         shutil.rmtree(home, ignore_errors=True)
         staging.rename(home)
 

@@ -12,6 +12,7 @@ def report(seed, *means, diverged=0, experiment="sinusoid"):
         "setting": "5-shot",
         "steps": [0, 1],
         "mean": list(means),
+        "ci95": [0.3, 0.4],
         "num_tasks": 600,
         "num_diverged": diverged,
         "paper": {"steps": [1], "mean": [0.67]},
@@ -21,12 +22,12 @@ def report(seed, *means, diverged=0, experiment="sinusoid"):
 
 def test_a_row_has_mean_range_paper_and_diverged_tasks():
     text = summary.table([report(0, 3.0, 0.5), report(1, 4.0, 0.7, diverged=2)])
-    assert "| maml | 5-shot | 3.5 (3 to 4) | 0.6 (0.5 to 0.7) **0.67** | 2/1200 |" in text
+    assert "| 3.5 ± 0.21 (3 to 4) | 0.6 ± 0.28 (0.5 to 0.7) **0.67** | 2/1200 |" in text
 
 
 def test_a_mean_lost_to_divergence_is_not_averaged_away():
     text = summary.table([report(0, 3.0, 0.5), report(1, 4.0, None)])
-    assert "| nan (nan to nan) **0.67** |" in text
+    assert "| nan ± 0.28 (nan to nan) **0.67** |" in text
 
 
 @pytest.mark.parametrize("other", [report(0, 1.0, 1.0), report(1, 1.0, 1.0, experiment="omniglot")])
@@ -36,11 +37,11 @@ def test_what_does_not_belong_together_is_refused(other):
 
 
 def test_a_method_that_takes_no_steps_leaves_the_others_columns_empty():
-    oracle = {"method": "oracle", "steps": [0], "mean": [-2.0], "paper": None}
+    oracle = {"method": "oracle", "steps": [0], "mean": [-2.0], "ci95": [0.1], "paper": None}
     first = report(0, -40.0, -11.0)
     first["results"].append(first["results"][0] | oracle)
     text = summary.table([first])
-    assert "| oracle | 5-shot | -2 |  | 0/600 |" in text
+    assert "| oracle | 5-shot | -2 ± 0.1 |  | 0/600 |" in text
 
 
 def test_reports_that_differ_in_the_seed_alone_go_together():
@@ -55,8 +56,6 @@ def test_reports_that_differ_in_the_seed_alone_go_together():
 
 def test_curves_are_means_over_seeds_beside_the_papers():
     found = [report(seed, 3.0 + seed, 0.5) for seed in (0, 1)]
-    for one in found:
-        one["results"][0]["ci95"] = [0.3, 0.4]
     curve = summary.curves(found)["5-shot"]["maml"]
     np.testing.assert_allclose(curve.mean, [3.5, 0.5])
     np.testing.assert_allclose(curve.ci95, np.array([0.3, 0.4]) / np.sqrt(2))
