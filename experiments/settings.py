@@ -9,9 +9,9 @@ from typing import Any, NoReturn, TypeAlias
 
 import jax
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
-from experiments import config_help, distributed, interruption, workdirs
+from experiments import config_help, config_values, distributed, interruption, workdirs
 from experiments.workdirs import WorkdirError
 from mamljax.checkpoint import ConfigChangedError
 from mamljax.train import NonFiniteError
@@ -64,7 +64,9 @@ def main(run: Callable[[Config, Path], object], default_config: str) -> None:
             _refuse(f"unexpected arguments {argv[1:]}; values are given as --flag=value.")
         config = flags.FLAGS.config
         try:
-            check_tuples(config)
+            config_values.check(config)
+        except ValueError as error:
+            _refuse(str(error))
         except OSError as error:  # raised at the first use of a config whose file is not there
             _refuse(str(error).splitlines()[-1].strip())
         set_up_cpu(config)
@@ -133,16 +135,6 @@ def out_of_memory(error: Exception, config: Config) -> str | None:
         f"out of memory ({str(error).splitlines()[0]}). What needs less, in this order: {less}. "
         "The same command goes on from the last checkpoint."
     )
-
-
-def check_tuples(config: ConfigDict) -> None:
-    """Refuse words in tuples of numbers, which ml_collections lets pass."""
-    for name, value in config_help.leaves(config.to_dict()):
-        if isinstance(value, tuple) and not all(isinstance(x, (int, float)) for x in value):
-            _refuse(
-                f"--config.{name}={value!r}: a tuple of numbers is expected, such as "
-                f"--config.{name}='(1, 2)'."
-            )
 
 
 def _parse(argv: list[str]) -> list[str]:

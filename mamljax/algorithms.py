@@ -85,7 +85,7 @@ def maml(
     adapt = unroll(update, partition, tx, num_steps, remat=remat, scan_unroll=scan_unroll)
     objective = query_loss(adapt, loss)
     if step_weights is not None:
-        objective = multi_step_loss(adapt, loss, step_weights)
+        objective = multi_step_loss(adapt, loss, step_weights, name="step_weights")
     meta_gradient = backprop(objective, task_chunk=task_chunk, mesh=mesh)
     return Learner(init, adapt, model.apply, loss_fn, objective, meta_gradient)
 
@@ -112,7 +112,7 @@ def anil(model: Model, loss_fn: LossFn, head: str, **options: Any) -> Learner:
     >>> net = models.omniglot_net(5)
     >>> learner = algorithms.anil(net, losses.cross_entropy, "^head/", inner_lr=0.1)
     """
-    return maml(model, loss_fn, partition=by_path(head), **options)
+    return maml(model, loss_fn, partition=by_path(head, name="anil: head"), **options)
 
 
 def boil(model: Model, loss_fn: LossFn, head: str, **options: Any) -> Learner:
@@ -121,7 +121,7 @@ def boil(model: Model, loss_fn: LossFn, head: str, **options: Any) -> Learner:
     Oh et al. 2021, *BOIL: Towards representation change for few-shot learning*. Takes the arguments
     of `anil`.
     """
-    return maml(model, loss_fn, partition=all_but(head), **options)
+    return maml(model, loss_fn, partition=all_but(head, name="boil: head"), **options)
 
 
 def meta_sgd(
@@ -141,6 +141,7 @@ def meta_sgd(
     >>> from mamljax import algorithms, losses, models
     >>> learner = algorithms.meta_sgd(models.mlp((8, 1)), losses.mean_squared_error, num_steps=2)
     """
+    checks.non_negative("inner_lr", inner_lr)
     return maml(model, loss_fn, inner_tx=learned_sgd(inner_lr, per=per), **options)
 
 
@@ -151,6 +152,7 @@ def meta_curvature(
 
     Park and Oliva 2019, *Meta-curvature*. Takes the options of `maml`.
     """
+    checks.non_negative("inner_lr", inner_lr)
     return maml(model, loss_fn, inner_tx=curvature_rule(inner_lr), **options)
 
 
@@ -194,6 +196,7 @@ def maml_plus_plus(
     ...     )
     >>> step_fn = meta.annealed_step(learner_at, optax.adam(1e-3))
     """
+    checks.non_negative("inner_lr", inner_lr)
     options |= {"inner_tx": learned_sgd(inner_lr, per="tensor", num_steps=num_steps)}
     options["num_steps"] = num_steps
     if iteration is None:
@@ -256,6 +259,7 @@ def imaml(
     >>> learner = algorithms.imaml(models.mlp((8, 1)), losses.mean_squared_error, strength=2.0)
     """
     _refuse("imaml", {**unsupported, "inner_tx": inner_tx}, NOT_WITH_IMAML)
+    checks.step_size("inner_lr", inner_lr)
     partition = all_parameters() if partition is None else partition
     inner_tx = optax.sgd(inner_lr) if inner_tx is None else inner_tx
     anchored, tx = proximal(partition, inner_tx, strength)
@@ -293,6 +297,7 @@ def reptile(
     >>> learner = algorithms.reptile(models.mlp((8, 1)), losses.mean_squared_error, num_steps=5)
     """
     _refuse("reptile", {**unsupported, "inner_tx": inner_tx}, NOT_WITH_REPTILE)
+    checks.step_size("inner_lr", inner_lr)
     everything, tx = all_parameters(), optax.sgd(inner_lr) if inner_tx is None else inner_tx
     update = inner_update(task_loss(model, loss_fn), everything, tx)
     adapt = unroll(update, everything, tx, num_steps)

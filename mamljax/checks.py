@@ -1,10 +1,11 @@
 """Checks of arguments at the public door. Each error names the argument, what came and the fix."""
 
 import difflib
+import inspect
 import math
 import numbers
 import operator
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -24,10 +25,38 @@ def at_least(name: str, value: Any, minimum: int) -> int:
     return number
 
 
+def sizes(name: str, value: Any) -> tuple[int, ...]:
+    """Return a sequence of integers of at least 1 as a tuple, else raise a ValueError."""
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        raise ValueError(f"{name} must be a sequence of integers of at least 1; got {value!r}.")
+    return tuple(at_least(name, size, 1) for size in value)
+
+
 def step_size(name: str, value: Any) -> None:
-    """Refuse a step size that is negative or not finite (schedules and traced numbers pass)."""
+    """Refuse what is neither a finite number >= 0 (traced ones pass) nor a schedule of numbers."""
     if not callable(value):
-        _number(name, value, lambda x: x >= 0, "a finite number >= 0")
+        non_negative(name, value)
+        return
+    expected = f"{name} must be a finite number >= 0 or a schedule step -> number"
+    try:
+        found = jax.eval_shape(value, jax.ShapeDtypeStruct((), jnp.int32))
+    except TypeError as error:
+        raise TypeError(
+            f"{expected}; got {value!r}, which fails on a traced step. optax makes schedules, such "
+            "as optax.linear_schedule."
+        ) from error
+    if not (isinstance(found, jax.ShapeDtypeStruct) and _is_real_scalar(found)):
+        raise TypeError(f"{expected}; got {value!r}, which returns {found}.")
+
+
+def finite(name: str, value: Any) -> None:
+    """Refuse what is not a finite number (traced ones pass)."""
+    _number(name, value, lambda x: True, "a finite number")
+
+
+def non_negative(name: str, value: Any) -> None:
+    """Refuse a number that is negative or not finite (traced ones pass)."""
+    _number(name, value, lambda x: x >= 0, "a finite number >= 0")
 
 
 def positive(name: str, value: Any) -> None:
@@ -36,18 +65,37 @@ def positive(name: str, value: Any) -> None:
 
 
 def _number(name: str, value: Any, good: Callable[[float], bool], expected: str) -> None:
-    if isinstance(value, Tracer) and value.shape == ():
+    if isinstance(value, (jax.Array, np.ndarray)):
+        real = _is_real_scalar(value)
+    else:
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if real and isinstance(value, Tracer):
         return
-    scalar = isinstance(value, (jax.Array, np.ndarray)) and value.shape == ()
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (real or scalar) or not (math.isfinite(value) and good(float(value))):
+    if not (real and math.isfinite(value) and good(float(value))):
         raise ValueError(f"{name} must be {expected}; got {value!r}.")
 
 
-def is_function(name: str, value: Any, signature: str) -> None:
-    """Refuse what cannot be called, naming the expected signature."""
+def _is_real_scalar(value: jax.Array | np.ndarray | jax.ShapeDtypeStruct) -> bool:
+    kinds = (jnp.floating, jnp.integer)
+    return value.shape == () and any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
+
+
+def is_function(name: str, value: Any, signature: str, *, offered: Collection[str] = ()) -> None:
+    """Refuse what cannot be called as `signature` says: ``(a, b) -> c`` with two arguments.
+
+    Of the keywords that are `offered` it may ask for some.
+    """
     if not isinstance(value, Callable):
         raise TypeError(f"{name} must be a function {signature}; got {type(value).__name__}.")
+    try:
+        own = inspect.signature(value)
+    except ValueError:  # some of Python's own functions tell none
+        return
+    asked = {keyword: None for keyword in offered if keyword in own.parameters}
+    try:
+        own.bind(*signature.partition("->")[0].split(","), **asked)
+    except TypeError as error:
+        raise TypeError(f"{name} must be a function {signature}; got one of {own}.") from error
 
 
 def scalar(name: str, value: Any) -> jax.Array:

@@ -64,6 +64,10 @@ def evaluate(
       mesh: split the tasks over the devices of a mesh, see `sharding.task_mesh`.
     """
     checks.at_least("num_tasks", num_tasks, 1)
+    if num_steps is not None:
+        checks.at_least("num_steps", num_steps, 0)
+    if metric is not None:
+        checks.is_function("metric", metric, "(outputs, targets) -> scalar")
     if task_chunk is not None:
         checks.at_least("task_chunk", task_chunk, 1)
     meta_params = on_all_devices(meta_params, mesh)  # training may have left them on others

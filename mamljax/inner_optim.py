@@ -71,7 +71,7 @@ def learned_sgd(
       num_steps: learn them for each of this many inner steps; later steps take the last one's.
         None shares them between the steps.
     """
-    checks.step_size("learning_rate", learning_rate)
+    checks.non_negative("learning_rate", learning_rate)
     checks.one_of("per", per, ("model", "tensor", "parameter"))
     steps = () if num_steps is None else (checks.at_least("num_steps", num_steps, 1),)
 
@@ -103,7 +103,7 @@ def meta_curvature(learning_rate: float = 0.01) -> InnerRule:
     Args:
       learning_rate: the step size.
     """
-    checks.step_size("learning_rate", learning_rate)
+    checks.non_negative("learning_rate", learning_rate)
 
     def axes(x):
         return (x.shape[0] * x.shape[1], *x.shape[2:]) if x.ndim == 4 else x.shape

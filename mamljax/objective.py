@@ -74,7 +74,9 @@ def annealed_weights(num_steps: int, progress: Any) -> Array:
     return jnp.full(num_steps, others).at[-1].set(1.0 - (num_steps - 1) * others)
 
 
-def multi_step_loss(adapt: AdaptFn, loss_fn: TaskLossFn, weights: Any) -> ObjectiveFn:
+def multi_step_loss(
+    adapt: AdaptFn, loss_fn: TaskLossFn, weights: Any, *, name: str = "weights"
+) -> ObjectiveFn:
     """A weighted sum of the query losses after each inner step.
 
     Antoniou et al. 2019, *How to train your MAML*, equation 4.
@@ -83,13 +85,14 @@ def multi_step_loss(adapt: AdaptFn, loss_fn: TaskLossFn, weights: Any) -> Object
       adapt: adaptation in ``S`` inner steps.
       loss_fn: the loss of parameters on a batch.
       weights: ``[S]``, one weight per inner step; all on the last step gives `query_loss`.
+      name: what errors call them.
 
     Raises:
       ValueError: unless `weights` is a vector with one entry per inner step.
     """
     if np.ndim(weights) != 1:
         raise ValueError(
-            f"weights must have shape [S], one weight per inner step; got {np.shape(weights)}."
+            f"{name} must have shape [S], one weight per inner step; got {np.shape(weights)}."
         )
 
     def objective(meta_params, task, key):
@@ -101,7 +104,7 @@ def multi_step_loss(adapt: AdaptFn, loss_fn: TaskLossFn, weights: Any) -> Object
         losses = adapt(meta_params, task.support, support_key, observe=observe).observed[1:]
         if losses.shape != np.shape(weights):
             raise ValueError(
-                f"weights must have one entry per inner step: {losses.shape[0]} steps, but weights "
+                f"{name} must have one entry per inner step: {losses.shape[0]} steps, but {name} "
                 f"of shape {np.shape(weights)}."
             )
         return jnp.dot(jnp.asarray(weights, losses.dtype), losses)

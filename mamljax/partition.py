@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from mamljax import checks
 from mamljax.types import Params, Partition, PyTree
 
 
@@ -16,13 +17,14 @@ def all_parameters() -> Partition:
     )
 
 
-def by_path(select: str | Callable[[str], bool]) -> Partition:
+def by_path(select: str | Callable[[str], bool], *, name: str = "by_path: select") -> Partition:
     """Only the parameters whose path is selected adapt; the others are shared by all tasks.
 
     A path joins the keys down to a leaf with slashes, such as ``"Dense_2/kernel"``.
 
     Args:
       select: a regular expression searched in the path, or a predicate of the path.
+      name: what errors call it.
 
     Raises:
       ValueError: when no path, or a malformed expression, is selected; the paths are listed.
@@ -30,23 +32,26 @@ def by_path(select: str | Callable[[str], bool]) -> Partition:
     >>> by_path("head").split({"body": 1.0, "head": 2.0})
     ({'body': None, 'head': 2.0}, {'body': 1.0, 'head': None})
     """
-    return _selecting(
-        _searching(select, "by_path: select") if isinstance(select, str) else select,
-        f"by_path: select={select!r}",
-    )
+    selected = _searching(select, name) if isinstance(select, str) else select
+    checks.is_function(name, selected, "path -> bool, or a regular expression")
+    return _selecting(selected, f"{name}={select!r}")
 
 
-def all_but(pattern: str) -> Partition:
+def all_but(pattern: str, *, name: str = "all_but: pattern") -> Partition:
     """Every parameter adapts but those in whose path the regular expression is found, if any.
 
     ``all_but("norm")`` shares the parameters of the norms between tasks, as the MAML authors'
     classification code does.
 
+    Args:
+      pattern: the regular expression.
+      name: what errors call it.
+
     >>> all_but("norm").split({"dense": 1.0, "norm": 2.0})
     ({'dense': 1.0, 'norm': None}, {'dense': None, 'norm': 2.0})
     """
-    excluded = _searching(pattern, "all_but: pattern")
-    return _selecting(lambda path: not excluded(path), f"all_but: pattern={pattern!r}")
+    excluded = _searching(pattern, name)
+    return _selecting(lambda path: not excluded(path), f"{name}={pattern!r}")
 
 
 def fresh_context(shape: tuple[int, ...]) -> Partition:
@@ -93,11 +98,13 @@ def _selecting(selected: Callable[[str], bool], what: str) -> Partition:
     return Partition(split, merge)
 
 
-def _searching(pattern: str, what: str) -> Callable[[str], bool]:
+def _searching(pattern: str, name: str) -> Callable[[str], bool]:
+    if not isinstance(pattern, str):
+        raise TypeError(f"{name} must be a regular expression, as a string; got {pattern!r}.")
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"{what}={pattern!r} is not a regular expression: {error}.") from error
+        raise ValueError(f"{name}={pattern!r} is not a regular expression: {error}.") from error
     return lambda path: compiled.search(path) is not None
 
 

@@ -1,5 +1,6 @@
 """What every test shares: eight simulated devices, strict shapes, small learners and tasks."""
 
+import collections
 import os
 import tempfile
 
@@ -23,6 +24,19 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled_programs.name
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What tests counted by `record_property`: kills, flipped bits, junk."""
+    counts = collections.Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) == "call":
+                for name, number in report.user_properties:
+                    counts[name] += number
+    if counts:
+        counted = ", ".join(f"{number:,} {name}" for name, number in sorted(counts.items()))
+        terminalreporter.write_line(f"Survived: {counted}.")
 
 
 @pytest.fixture

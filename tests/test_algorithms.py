@@ -95,7 +95,7 @@ def test_anil_and_boil_move_complementary_parts(tasks_of, params_of):
 def test_a_head_that_is_not_there_is_named():
     learner = algorithms.anil(MODEL, MSE, "^head/")
     params = MODEL.init(KEY, jnp.zeros((1, 1)))
-    with pytest.raises(ValueError, match=r"select='\^head/' selects none of the parameters"):
+    with pytest.raises(ValueError, match=r"anil: head='\^head/' selects none of the parameters"):
         learner.adapt(params, Batch(jnp.zeros((1, 1)), jnp.zeros((1, 1))), KEY)
 
 
@@ -426,6 +426,21 @@ def test_reptile_moves_towards_the_adapted_parameters(tasks_of, params_of, asser
 )
 def test_unsupported_combinations_are_refused_with_the_reason(method, options, message):
     with pytest.raises(TypeError, match=message):
+        getattr(algorithms, method)(MODEL, MSE, **options)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("maml", {"step_weights": 1.0}, r"step_weights must have shape \[S\]"),
+        ("boil", {"head": "Dense_("}, r"boil: head='Dense_\(' is not a regular expression"),
+        ("meta_sgd", {"inner_lr": None}, "inner_lr must be a finite number >= 0; got None"),
+        ("imaml", {"inner_lr": -1.0}, "inner_lr must be a finite number >= 0; got -1.0"),
+        ("reptile", {"inner_lr": "0.1"}, "inner_lr must be a finite number >= 0; got '0.1'"),
+    ],
+)
+def test_wrong_arguments_are_called_by_their_names(method, options, message):
+    with pytest.raises(ValueError, match=message):
         getattr(algorithms, method)(MODEL, MSE, **options)
 
 

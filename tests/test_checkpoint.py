@@ -134,7 +134,7 @@ def test_a_damaged_checkpoint_is_replaced_when_its_step_comes_again(tmp_path, da
     assert_same(checkpoints.restore(make_state()), make_state(2, value=5.0))
 
 
-def test_every_flipped_bit_is_detected_or_harmless(tmp_path):
+def test_every_flipped_bit_is_detected_or_harmless(tmp_path, record_property):
     checkpoints, detected = saved(tmp_path, 1, 2), 0
     rng = random.Random(0)
     files = sorted(p for p in (tmp_path / "00000002").rglob("*") if p.is_file())
@@ -144,6 +144,7 @@ def test_every_flipped_bit_is_detected_or_harmless(tmp_path):
         flipped = bytearray(content)
         flipped[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
         victim.write_bytes(flipped)
+        record_property("flipped bits", 1)
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             restored = checkpoints.restore(make_state())

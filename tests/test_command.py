@@ -1,9 +1,8 @@
-"""The command ``mamljax``: a front to the experiments, in a checkout and in a wheel."""
+"""The command ``mamljax``, a front to the experiments."""
 
 import json
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -86,34 +85,3 @@ def test_an_image_set_is_prepared_and_described(tmp_path):
     assert "train" in done.stdout
     assert "28 x 28 x 1" in done.stdout
     assert list(tmp_path.iterdir())
-
-
-def test_a_wheel_holds_every_package():
-    configured = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    folders = {
-        configured["package-dir"].get(name, name.replace(".", "/"))
-        for name in configured["packages"]
-    }
-    found = {
-        str(path.parent.relative_to(ROOT))
-        for package in ("mamljax", "experiments", "configs")
-        for path in (ROOT / package).rglob("*.py")
-    }
-    assert folders == found
-
-
-@pytest.mark.slow
-def test_a_wheel_runs_the_demo_where_there_is_no_checkout(tmp_path):
-    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", tmp_path, ROOT]
-    subprocess.run(build, check=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    subprocess.run([sys.executable, "-m", "zipfile", "-e", wheel, tmp_path / "site"], check=True)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); import runpy; "
-    code += "runpy.run_module('mamljax', run_name='__main__', alter_sys=True)"
-    command = [sys.executable, "-c", code, tmp_path / "site", "train", "sinusoid:quick", *SMALL]
-    done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    report = json.loads((elsewhere / "runs" / "sinusoid-quick" / "report.json").read_text())
-    assert report["train"]["iterations"] == 20

@@ -115,6 +115,11 @@ def test_metric_must_be_one_number(report_of, metric, message):
         report_of(metric=metric)
 
 
+def test_metric_must_be_a_function_of_two(report_of):
+    with pytest.raises(TypeError, match=r"metric must be a function \(outputs, targets\)"):
+        report_of(metric=len)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -282,6 +282,22 @@ def test_inner_lr_must_be_finite_and_not_negative(inner_lr):
         maml(linear_model(), losses.mean_squared_error, inner_lr=inner_lr)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (len, "fails on a traced step"),
+        (lambda: 0.1, "fails on a traced step"),
+        (lambda step: None, "which returns None"),
+        (lambda step: jnp.ones(2) * step, r"which returns .*\(2,\)"),
+    ],
+    ids=["len", "no argument", "nothing", "vector"],
+)
+def test_a_schedule_gives_one_number_for_a_step(schedule, message):
+    with pytest.raises(TypeError, match=rf"inner_lr must be .* a schedule .*{message}"):
+        maml(linear_model(), losses.mean_squared_error, inner_lr=schedule)
+    maml(linear_model(), losses.mean_squared_error, inner_lr=lambda step: 0.1)
+
+
 @pytest.mark.parametrize("num_steps", [-1, 1.5, True, "2"])
 def test_num_steps_must_be_a_count(learner, params, num_steps):
     message = "num_steps must be an integer of at least 0; got"
@@ -316,3 +332,5 @@ def test_loss_must_be_one_number(params, loss_fn, message):
 def test_loss_must_be_a_function():
     with pytest.raises(TypeError, match=r"loss_fn must be a function \(outputs, targets\)"):
         maml(linear_model(), "mse")
+    with pytest.raises(TypeError, match=r"loss_fn must be a function .*; got one of \(outputs\)"):
+        maml(linear_model(), lambda outputs: outputs)

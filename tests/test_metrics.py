@@ -61,7 +61,7 @@ def test_numbers_that_json_lacks_become_null(tmp_path):
     assert record == {"run": "maml", "step": 1, "loss": None, "best": None}
 
 
-def test_no_flipped_bit_passes_for_a_result(tmp_path):
+def test_no_flipped_bit_passes_for_a_result(tmp_path, record_property):
     with MetricLogger(tmp_path, "maml") as logger:
         for step in range(10, 60, 10):
             logger(chunk(step, step / 7))
@@ -72,6 +72,7 @@ def test_no_flipped_bit_passes_for_a_result(tmp_path):
         flipped = bytearray(content)
         flipped[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
         path.write_bytes(flipped)
+        record_property("flipped bits", 1)
         found = [{key: record.get(key) for key in written[0]} for record in metrics.read(path)]
         assert len(found) >= len(written) - 2  # a flipped line break joins two lines
         assert all(record in written for record in found)

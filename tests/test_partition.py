@@ -101,3 +101,7 @@ def test_malformed_expression_is_refused_at_once():
         all_but("norm(")
     with pytest.raises(ValueError, match=r"select='Dense_\(' is not a regular expression"):
         by_path("Dense_(")
+    with pytest.raises(TypeError, match="select must be a function path -> bool, or a regular exp"):
+        by_path(None)
+    with pytest.raises(TypeError, match="pattern must be a regular expression, as a string; got b"):
+        all_but(b"norm")

@@ -86,6 +86,8 @@ def minibatches(
       ValueError: if the arrays do not fit each other, or the images are not uint8.
     """
     checks.at_least("size", size, 1)
+    decode = unit_interval if decode is None else decode
+    checks.is_function("decode", decode, "images -> inputs")
     counts = images_per_class(images, counts)
 
     def sampler(images, ends, meta_params, key):
@@ -94,7 +96,7 @@ def minibatches(
         labels = jnp.searchsorted(ends, index, side="right")
         starts = jnp.concatenate([jnp.zeros(1, ends.dtype), ends[:-1]])
         drawn = images[labels, index - starts[labels]]
-        return Task(support=(), query=Batch((decode or unit_interval)(drawn), labels))
+        return Task(support=(), query=Batch(decode(drawn), labels))
 
     # The images travel as an argument: as a constant they would be copied into every program.
     return Partial(sampler, jnp.asarray(images), jnp.asarray(np.cumsum(counts), jnp.int32))

@@ -55,7 +55,7 @@ def tune_inner_lr(
     if not candidates:
         raise ValueError("candidates must hold at least one step size; got none.")
     for candidate in candidates:
-        checks.step_size("candidates", candidate)
+        checks.non_negative("candidates", candidate)
 
     @jax.jit
     def sweep(step_sizes, sampler, meta_params, key):

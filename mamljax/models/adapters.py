@@ -34,8 +34,9 @@ def from_function(
       apply: the forward pass; it may also take the keywords ``key`` and ``step``.
       init: ``(key, inputs) -> params``; needed only by whoever asks the learner to initialise.
     """
-    checks.is_function("apply", apply, "(params, inputs) -> outputs")
-    offered = _accepts(apply, ("key", "step"))
+    keywords = ("key", "step")
+    checks.is_function("apply", apply, "(params, inputs) -> outputs", offered=keywords)
+    offered = _accepts(apply, keywords)
 
     def missing(key, inputs):
         raise ValueError(

@@ -26,7 +26,7 @@ def with_context(model: Model, shape: tuple[int, ...]) -> Model:
     Raises:
       ValueError: for an empty shape, or one that does not fit the inputs.
     """
-    shape = tuple(checks.at_least("shape", length, 1) for length in shape)
+    shape = checks.sizes("shape", shape)
     if not shape:
         raise ValueError("shape must name at least the number of features; got an empty tuple.")
 

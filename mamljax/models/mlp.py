@@ -71,9 +71,10 @@ def mlp(
     Raises:
       ValueError: for an empty or non-positive width, or an unknown name.
     """
-    if not features:
+    widths = checks.sizes("features", features)
+    if not widths:
         raise ValueError("features must name at least the output width; got an empty sequence.")
-    widths = tuple(checks.at_least("features", width, 1) for width in features)
+    checks.non_negative("init_std", init_std)
     inits: dict[str, Callable[..., Any]] = {
         "xavier_uniform": nn.initializers.xavier_uniform(),
         "he_normal": nn.initializers.he_normal(),
@@ -82,6 +83,7 @@ def mlp(
     if isinstance(init, str):
         checks.one_of("init", init, inits)
         init = inits[init]
+    checks.is_function("init", init, f"(key, shape, dtype) -> array, or one of {sorted(inits)}")
     checks.one_of("norm", norm, NORMS)
     checks.one_of("activation", activation, ACTIVATIONS)
     return from_linen(MLP(widths, init, norm, norm_scale, norm_offset, activation))

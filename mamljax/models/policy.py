@@ -85,8 +85,10 @@ def gaussian_policy(
       ValueError: for a size below 1, or standard deviations that are not 0 < min_std <= init_std.
     """
     checks.at_least("action_size", action_size, 1)
-    widths = tuple(checks.at_least("hidden", width, 1) for width in hidden)
-    if not 0 < min_std <= init_std < math.inf:
+    widths = checks.sizes("hidden", hidden)
+    checks.finite("init_std", init_std)
+    checks.finite("min_std", min_std)
+    if not 0 < min_std <= init_std:
         raise ValueError(
             f"standard deviations must be 0 < min_std <= init_std; got min_std={min_std!r} and "
             f"init_std={init_std!r}."

@@ -48,7 +48,7 @@ def maml(
       task_chunk, mesh: see `backprop`.
     """
     checks.step_size("inner_lr", inner_lr)
-    checks.step_size("data_credit", data_credit)
+    checks.non_negative("data_credit", data_credit)
     partition = all_parameters() if partition is None else partition
     tx = optax.sgd(inner_lr)
     update = inner_update(task_loss(policy, inner_loss), partition, tx, first_order=first_order)

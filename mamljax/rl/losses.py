@@ -53,7 +53,7 @@ def clipped_ratio(epsilon: float = 0.2) -> LossFn:
 
     Schulman et al. 2017, *Proximal policy optimization algorithms*, equation 7.
     """
-    checks.step_size("epsilon", epsilon)
+    checks.non_negative("epsilon", epsilon)
 
     def loss(policy, experience):
         ratio = _ratio(policy, experience)

@@ -32,7 +32,7 @@ def navigation(*, reward: str = "distance", reach: float = 0.5) -> Env:
       reach: goals are uniform in ``[-reach, reach]`` on both axes.
     """
     checks.one_of("reward", reward, REWARDS)
-    checks.step_size("reach", reach)
+    checks.non_negative("reach", reach)
 
     def sample_task(key):
         return Goal(jax.random.uniform(key, (2,), minval=-reach, maxval=reach))

@@ -57,6 +57,7 @@ def trpo(
       cg_iterations, damping: see `natural_gradient`.
       max_trials: see `backtrack`.
     """
+    checks.at_least("cg_iterations", cg_iterations, 1)
     return optax.chain(
         natural_gradient(cg_iterations, damping),
         trust_region(max_kl),
@@ -76,7 +77,7 @@ def natural_gradient(
         away along them.
     """
     checks.at_least("iterations", iterations, 1)
-    checks.step_size("damping", damping)
+    checks.non_negative("damping", damping)
 
     def update(updates, state, params=None, *, curvature: Curvature | None = None, **extra):
         del params, extra
@@ -259,6 +260,6 @@ def _required(name: str, value: Any) -> Any:
 
 
 def _check_max_kl(max_kl: float) -> None:
-    checks.step_size("max_kl", max_kl)
+    checks.non_negative("max_kl", max_kl)
     if max_kl == 0:
         raise ValueError("max_kl must be greater than 0; got 0: no step would ever be taken.")

@@ -24,6 +24,8 @@ def from_arrays(inputs: PyTree, targets: PyTree, *, shots: int, queries: int) ->
     checks.at_least("queries", queries, 1)
     data = jax.tree.map(jnp.asarray, Batch(inputs, targets))
     num_tasks = checks.leading_axis("inputs and targets", data)
+    if num_tasks == 0:
+        raise ValueError("inputs and targets hold no tasks: their leading axis has length 0.")
     # The second axis, checked on the first task alone: all tasks of one array share it.
     num_examples = checks.leading_axis(
         "inputs and targets, of one task", jax.tree.map(lambda x: x[0], data)

@@ -38,6 +38,8 @@ def episodes(
     checks.at_least("ways", ways, 2)
     checks.at_least("shots", shots, 1)
     checks.at_least("queries", queries, 1)
+    decode = unit_interval if decode is None else decode
+    checks.is_function("decode", decode, "images -> inputs")
     counts = images_per_class(images, counts)
     num_classes, most = images.shape[:2]
     if num_classes < ways:
@@ -66,8 +68,10 @@ def episodes(
             drawn = jax.vmap(_turn)(drawn, turns)
 
         def batch(part, per_class):
-            inputs = (decode or unit_interval)(part.reshape(-1, *part.shape[2:]))
-            return Batch(inputs, jnp.repeat(jnp.arange(ways), per_class))
+            inputs = decode(part.reshape(-1, *part.shape[2:]))
+            found = Batch(inputs, jnp.repeat(jnp.arange(ways), per_class))
+            checks.leading_axis("what decode returns and its labels", found)
+            return found
 
         return Task(batch(drawn[:, :shots], shots), batch(drawn[:, shots:], queries))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs import sinusoid
-from experiments import settings
+from experiments import config_values
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,6 +28,9 @@ def call(*arguments):
         ("--config.trian.inner_lr=1", 'Did you mean "train" instead of "trian"?'),
         ("--config.train.num_iterations=many", "--config.train.num_iterations=many: invalid"),
         ("--config.evaluate.shots=(5,x)", "a tuple of numbers is expected"),
+        ("--config.evaluate.num_tasks=0", "--config.evaluate.num_tasks=0: must be at least 1."),
+        ("--config.train.inner_lr=-1", "--config.train.inner_lr=-1.0: must be at least 0."),
+        ("--config.train.meta_lr=nan", "--config.train.meta_lr=nan: must be finite."),
         ("--config=configs/sinusoid.py:quik", "Did you mean 'quick'?"),
         ("--config=configs/sinusoids.py", "No such file"),
         ("--confg=1", "Did you mean: config"),
@@ -55,5 +58,5 @@ def test_help_lists_flags_and_config_values():
 @pytest.mark.parametrize("variant", sinusoid.VARIANTS)
 def test_every_variant_builds_and_passes_its_own_checks(variant):
     config = sinusoid.get_config(variant)
-    settings.check_tuples(config)
+    config_values.check(config)
     assert config.train.method == ("fomaml" if variant == "fomaml" else "maml")

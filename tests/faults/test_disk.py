@@ -79,7 +79,7 @@ def test_a_second_run_in_the_same_directory_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_bits_flipped_in_prepared_images_are_detected_or_harmless(tmp_path):
+def test_bits_flipped_in_prepared_images_are_detected_or_harmless(tmp_path, record_property):
     rng = random.Random(0)
     for name in "ab":
         place = tmp_path / "images" / "train" / name
@@ -96,6 +96,7 @@ def test_bits_flipped_in_prepared_images_are_detected_or_harmless(tmp_path):
         flipped = bytearray(victim.read_bytes())
         flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
         victim.write_bytes(flipped)
+        record_property("flipped bits", 1)
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             found = data.load("folder", "train", **options)

@@ -94,7 +94,7 @@ while True:
 """
 
 
-def test_writing_checkpoints_killed_twenty_times(tmp_path):
+def test_writing_checkpoints_killed_twenty_times(tmp_path, record_property):
     from mamljax.checkpoint import Checkpoints
     from mamljax.types import TrainState
 
@@ -107,6 +107,7 @@ def test_writing_checkpoints_killed_twenty_times(tmp_path):
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         assert kill_at(process, rng.uniform(0, 0.3), lambda: True)
+        record_property("kills", 1)
         found = Checkpoints(tmp_path).restore(like)  # a warning, of damage, would fail here
         if found is not None:
             assert int(found.step) >= newest
@@ -129,7 +130,7 @@ def folder(tmp_path):
     return tmp_path / "images"
 
 
-def test_preparing_images_killed_twenty_times(folder, tmp_path):
+def test_preparing_images_killed_twenty_times(folder, tmp_path, record_property):
     options = {"data_dir": folder, "image_size": (28, 28)}
     expected = data.load("folder", "train", cache_dir=tmp_path / "undisturbed", **options)
     cache, rng, kills = tmp_path / "disturbed", random.Random(2), 0
@@ -146,6 +147,7 @@ def test_preparing_images_killed_twenty_times(folder, tmp_path):
                 path.unlink()
         if kills == 20:
             break
+    record_property("kills", kills)
     assert kills == 20
     found = data.load("folder", "train", cache_dir=cache, **options)
     np.testing.assert_array_equal(found.images, expected.images)

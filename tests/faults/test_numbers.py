@@ -92,7 +92,9 @@ def test_nan_is_named_by_its_iteration_and_the_checkpoint_before_it_is_good(tmp_
             return jax.tree.map(lambda g: late(params["done"], g), gradient), metrics
 
         learner = learner._replace(meta_gradient=poisoned)
-    with pytest.raises(NonFiniteError, match=f"meta-iteration ({AT + 1}|30):"):
+    # A gradient that is poisoned behind the measurement of its norm shows in the next loss.
+    seen = AT + 2 if where == "gradient" else AT + 1
+    with pytest.raises(NonFiniteError, match=f"meta-iteration {seen}:"):
         train(tmp_path, learner=learner, tx=counting.tx)
     checkpoints = Checkpoints(tmp_path / "checkpoints" / "maml")
     assert checkpoints.steps()[-1] == 20

@@ -167,7 +167,17 @@ CALLS = {
     ),
     "trpo": (lambda **o: rl.trpo(**o), ("max_kl", "damping", "cg_iterations")),
 }
-ARGUMENTS = [(call, argument) for call, (_, arguments) in CALLS.items() for argument in arguments]
+ARGUMENTS = [
+    pytest.param(call, argument, id=f"{call}.{argument}")
+    for call, (_, arguments) in CALLS.items()
+    for argument in arguments
+]
+
+
+@pytest.fixture
+def junk(record_property):
+    """Each example counts."""
+    return lambda: record_property("junk arguments", 1)
 
 
 def answer(call, *names):
@@ -185,10 +195,11 @@ def answer(call, *names):
 
 
 @pytest.mark.filterwarnings("ignore")  # NumPy warns of some junk
-@pytest.mark.parametrize(("call", "argument"), ARGUMENTS, ids=".".join)
+@pytest.mark.parametrize(("call", "argument"), ARGUMENTS)
 @EXAMPLES
 @given(value=JUNK)
-def test_an_argument(call, argument, value):
+def test_an_argument(junk, call, argument, value):
+    junk()
     function, _ = CALLS[call]
     answer(lambda: function(**{argument: value}), argument)
 
@@ -205,7 +216,8 @@ def any_array(draw):
 @pytest.mark.filterwarnings("ignore")
 @EXAMPLES
 @given(images=any_array(), ways=st.integers(2, 4), shots=st.integers(1, 3))
-def test_images_of_any_shape(images, ways, shots):
+def test_images_of_any_shape(junk, images, ways, shots):
+    junk()
     sampler = answer(lambda: tasks.episodes(images, ways=ways, shots=shots, queries=1))
     if sampler is not None:
         task = draw(sampler)
@@ -216,7 +228,8 @@ def test_images_of_any_shape(images, ways, shots):
 @pytest.mark.filterwarnings("ignore")
 @EXAMPLES
 @given(inputs=any_array(), targets=any_array(), shots=st.integers(1, 3))
-def test_arrays_of_any_shape(inputs, targets, shots):
+def test_arrays_of_any_shape(junk, inputs, targets, shots):
+    junk()
     sampler = answer(lambda: tasks.from_arrays(inputs, targets, shots=shots, queries=1))
     if sampler is not None:
         task = draw(sampler)
@@ -228,7 +241,8 @@ def test_arrays_of_any_shape(inputs, targets, shots):
 @pytest.mark.parametrize("loss", [losses.mean_squared_error, losses.cross_entropy, losses.accuracy])
 @EXAMPLES
 @given(outputs=any_array(), targets=any_array())
-def test_losses_never_broadcast(loss, outputs, targets):
+def test_losses_never_broadcast(junk, loss, outputs, targets):
+    junk()
     found = answer(lambda: loss(outputs, targets))
     if found is None:
         return

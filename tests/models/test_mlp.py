@@ -98,9 +98,11 @@ def test_images_are_flattened(randomised):
     ("features", "options", "message"),
     [
         ((), {}, "features must name at least the output width"),
+        (40, {}, "features must be a sequence of integers of at least 1; got 40"),
         ((40, 0), {}, "features must be an integer of at least 1; got 0"),
         ((40, 1.5), {}, "features must be an integer of at least 1; got 1.5"),
         ((1,), {"init": "xavier_unifrm"}, "init must be .*Did you mean 'xavier_uniform'"),
+        ((1,), {"init_std": -0.1}, "init_std must be a finite number >= 0; got -0.1"),
         ((1,), {"norm": "batchnorm"}, "norm must be .*Did you mean 'batch'"),
         ((1,), {"activation": "rellu"}, "activation must be .*Did you mean 'relu'"),
         ((1,), {"activation": "swish?"}, r"one of \['gelu', 'relu', 'tanh'\]; got 'swish\?'\.$"),

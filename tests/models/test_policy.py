@@ -71,6 +71,8 @@ def test_the_deviation_has_a_floor():
     [
         ({"action_size": 0}, "action_size must be an integer of at least 1"),
         ({"action_size": 1, "hidden": (0,)}, "hidden must be"),
+        ({"action_size": 1, "hidden": 3}, "hidden must be a sequence of integers"),
+        ({"action_size": 1, "init_std": None}, "init_std must be a finite number; got None"),
         ({"action_size": 1, "init_std": 0.0}, "0 < min_std <= init_std"),
         ({"action_size": 1, "min_std": -1.0}, "0 < min_std <= init_std"),
     ],

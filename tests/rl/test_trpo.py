@@ -186,6 +186,8 @@ def test_training_steps_stay_in_the_region_and_improve(recorded_of):
     ("make", "message"),
     [
         (lambda: rl.trpo(0.0), "max_kl must be greater than 0"),
+        (lambda: rl.trpo(cg_iterations=0), "cg_iterations must be an integer"),
+        (lambda: rl.trpo(damping=len), "damping must be a finite number"),
         (lambda: rl.trust_region(-1.0), "max_kl must be a finite number"),
         (lambda: rl.backtrack(0.1, decay=1.0), "decay must lie between 0 and 1"),
         (lambda: rl.natural_gradient(0), "iterations must be an integer"),

@@ -78,6 +78,7 @@ def test_data_are_an_argument_of_a_compiled_program():
         (WHERE, TARGETS[:, :5], (1, 1), r"of one task must share .*inputs: \(6,\).*\(5,\)"),
         (np.zeros(4), np.zeros(4), (1, 1), "of one task must share their leading axis"),
         ({}, {}, (1, 1), "inputs and targets holds no arrays"),
+        (WHERE[:0], TARGETS[:0], (1, 1), "inputs and targets hold no tasks"),
         (WHERE, TARGETS, (4, 3), r"shots \+ queries = 7 .* hold 6: lower shots or queries"),
         (WHERE, TARGETS, (0, 3), "shots must be an integer of at least 1"),
         (WHERE, TARGETS, (1, 0), "queries must be an integer of at least 1"),

@@ -140,6 +140,13 @@ def test_decoding(drawn):
     np.testing.assert_array_equal(own.support.inputs, 2.0 * raw.support.inputs.reshape(4000, 6, 4))
 
 
+def test_a_decoder_keeps_the_images_apart():
+    with pytest.raises(TypeError, match="decode must be a function images -> inputs; got bool"):
+        draw(decode=False)
+    with pytest.raises(ValueError, match=r"what decode returns .* leading axes inputs: \(\)"):
+        draw(decode=len)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -1,0 +1,88 @@
+"""What is installed: complete, as light as it says, and with versions that are known to work."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SMALL = (
+    "--config.train.num_iterations=20",
+    "--config.log.chunk=10",
+    "--config.evaluate.num_tasks=4",
+    "--config.evaluate.shots=(5,)",
+    "--config.evaluate.num_inner_steps=1",
+    "--config.tune.num_tasks=4",
+)
+
+
+def test_a_wheel_holds_every_package():
+    configured = PROJECT["tool"]["setuptools"]
+    folders = {
+        configured["package-dir"].get(name, name.replace(".", "/"))
+        for name in configured["packages"]
+    }
+    found = {
+        str(path.parent.relative_to(ROOT))
+        for package in ("mamljax", "experiments", "configs")
+        for path in (ROOT / package).rglob("*.py")
+    }
+    assert folders == found
+
+
+def requirements():
+    project = PROJECT["project"]
+    extras = project["optional-dependencies"]
+    return [*project["dependencies"], *extras["dev"], *extras["docs"]]
+
+
+@pytest.mark.parametrize("requirement", [*map(Requirement, requirements())], ids=str)
+def test_constraints_pin_what_is_required(requirement):
+    def canonical(name):
+        return re.sub(r"[-_.]+", "-", name).lower()
+
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    versions = {canonical(name): version for name, version in pinned.items()}
+    assert requirement.specifier, "without a lower bound anything might be installed"
+    assert requirement.specifier.contains(versions[canonical(requirement.name)])
+
+
+def seconds(code):
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    return time.perf_counter() - started
+
+
+def test_importing_takes_hardly_longer_than_importing_jax():
+    # A bound in seconds would depend on what else the machine does.
+    pairs = [(seconds("import mamljax"), seconds("import jax")) for _ in range(5)]
+    assert min(ours for ours, _ in pairs) < 2 * min(jax for _, jax in pairs)
+
+
+@pytest.mark.slow
+def test_source_and_wheel_build_and_the_demo_runs_where_nothing_else_is_installed(tmp_path):
+    def run(*command, cwd=tmp_path):
+        done = subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    tools, empty = tmp_path / "tools" / "bin", tmp_path / "empty" / "bin"
+    for place in (tools, empty):
+        run(sys.executable, "-m", "venv", place.parent)
+    run(tools / "pip", "install", "--quiet", "build")
+    run(tools / "python", "-m", "build", "--outdir", tmp_path / "dist", ROOT)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    assert len(list((tmp_path / "dist").glob("*.tar.gz"))) == 1  # the wheel is made from it
+    run(empty / "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", wheel)
+    run(empty / "mamljax", "train", "sinusoid:quick", *SMALL)
+    report = json.loads((tmp_path / "runs" / "sinusoid-quick" / "report.json").read_text())
+    assert report["train"]["iterations"] == 20
+    assert "py.typed" in run(empty / "python", "-m", "zipfile", "-l", wheel)
