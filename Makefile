@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 SLOW ?= not slow
 
-.PHONY: help demo test test-all lint format docs benchmark clean
+.PHONY: help demo test test-all test-oldest lint format docs benchmark clean
 
 help:
 	@echo "make demo        train MAML and its baselines on sinusoids, draw the paper's figures"
 	@echo "make test        the test suite"
-	@echo "make test-all    with the slow tests"
+	@echo "make test-all    with the slow tests, of faults and junk too"
+	@echo "make test-oldest the test suite with the oldest versions allowed"
 	@echo "make lint        ruff, format check, pyright"
 	@echo "make docs        the documentation, into site/"
 	@echo "make benchmark   speed beside PyTorch (installs torch)"
@@ -21,6 +22,9 @@ test: .venv/installed-dev
 
 test-all:
 	$(MAKE) test SLOW="slow or not slow"
+
+test-oldest: .venv-oldest/installed
+	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile -m "$(SLOW)"
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -38,7 +42,7 @@ benchmark: .venv/installed-bench
 	$(BIN)/python -m experiments.benchmark --suite=speed --output=runs/speed/speed.json
 
 clean:
-	rm -rf .venv runs build site *.egg-info
+	rm -rf .venv .venv-oldest runs build site *.egg-info
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -52,4 +56,10 @@ clean:
 
 .venv/installed-bench: .venv/installed-dev
 	$(BIN)/pip install --quiet --editable ".[bench]"
+	touch $@
+
+.venv-oldest/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet uv
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest --resolution lowest-direct --editable ".[dev,docs]"
 	touch $@
