@@ -10,8 +10,8 @@ from experiments.config_help import leaves
 # By the last part of their names.
 COUNTS = (
     *("cg_iterations", "checkpoint_every", "chunk", "episodes", "hidden", "horizon", "image_size"),
-    *("meta_batch", "minibatch", "num_iterations", "num_regressors", "num_steps", "num_tasks"),
-    *("points", "queries", "shots", "sweep_regressors", "ways"),
+    *("meta_batch", "minibatch", "num_inner_steps", "num_iterations", "num_regressors"),
+    *("num_steps", "num_tasks", "points", "queries", "shots", "sweep_regressors", "ways"),
 )
 """At least 1."""
 
@@ -52,6 +52,8 @@ def check(config: ConfigDict) -> None:
 
 def _expected(name: str, numbers: tuple[Any, ...]) -> str | None:
     """What the numbers should be where they are not."""
+    if not numbers and name != "hidden":
+        return "at least one number"
     if not all(math.isfinite(x) for x in numbers):
         return "finite"
     if name in COUNTS:

@@ -47,6 +47,19 @@ def x64():
 
 
 @pytest.fixture
+def small():
+    """Flags that make the sinusoid experiment a matter of seconds."""
+    return (
+        "--config.train.num_iterations=20",
+        "--config.log.chunk=10",
+        "--config.evaluate.num_tasks=4",
+        "--config.evaluate.shots=(5,)",
+        "--config.evaluate.num_inner_steps=1",
+        "--config.tune.num_tasks=4",
+    )
+
+
+@pytest.fixture
 def learner_of():
     """A small smooth sinusoid learner with any options of `maml`; tanh has no kinks."""
 

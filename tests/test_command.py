@@ -8,14 +8,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SMALL = (
-    "--config.train.num_iterations=20",
-    "--config.log.chunk=10",
-    "--config.evaluate.num_tasks=4",
-    "--config.evaluate.shots=(5,)",
-    "--config.evaluate.num_inner_steps=1",
-    "--config.tune.num_tasks=4",
-)
 
 
 def call(*words, cwd=ROOT):
@@ -62,10 +54,10 @@ def test_experiments_are_listed_and_no_other_module():
     assert call("train", "--help").returncode == 0
 
 
-def test_from_training_to_the_merged_report(tmp_path):
+def test_from_training_to_the_merged_report(tmp_path, small):
     for seed in (0, 1):
         done = call(
-            "train", "sinusoid", f"--workdir={tmp_path / f'seed{seed}'}", *SMALL,
+            "train", "sinusoid", f"--workdir={tmp_path / f'seed{seed}'}", *small,
             f"--config.seed={seed}",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -13,14 +13,6 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-SMALL = (
-    "--config.train.num_iterations=20",
-    "--config.log.chunk=10",
-    "--config.evaluate.num_tasks=4",
-    "--config.evaluate.shots=(5,)",
-    "--config.evaluate.num_inner_steps=1",
-    "--config.tune.num_tasks=4",
-)
 
 
 def test_a_wheel_holds_every_package():
@@ -68,7 +60,7 @@ def test_importing_takes_hardly_longer_than_importing_jax():
 
 
 @pytest.mark.slow
-def test_source_and_wheel_build_and_the_demo_runs_where_nothing_else_is_installed(tmp_path):
+def test_source_and_wheel_build_and_the_demo_runs_where_nothing_else_is_installed(tmp_path, small):
     def run(*command, cwd=tmp_path):
         done = subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -82,7 +74,7 @@ def test_source_and_wheel_build_and_the_demo_runs_where_nothing_else_is_installe
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     assert len(list((tmp_path / "dist").glob("*.tar.gz"))) == 1  # the wheel is made from it
     run(empty / "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", wheel)
-    run(empty / "mamljax", "train", "sinusoid:quick", *SMALL)
+    run(empty / "mamljax", "train", "sinusoid:quick", *small)
     report = json.loads((tmp_path / "runs" / "sinusoid-quick" / "report.json").read_text())
     assert report["train"]["iterations"] == 20
     assert "py.typed" in run(empty / "python", "-m", "zipfile", "-l", wheel)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from configs import sinusoid
-from experiments import config_values
+from configs import few_shot, locomotion, navigation, sinusoid
+from experiments import compiling, config_values
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,3 +60,14 @@ def test_every_variant_builds_and_passes_its_own_checks(variant):
     config = sinusoid.get_config(variant)
     config_values.check(config)
     assert config.train.method == ("fomaml" if variant == "fomaml" else "maml")
+
+
+def test_every_other_variant_passes_the_checks_of_values():
+    configs = [navigation.get_config(), *map(locomotion.get_config, locomotion.VARIANTS)]
+    for file, _ in compiling.FILES.values():
+        for setting in file.SETTINGS:
+            variants = [setting, *(f"{setting}_{option}" for option in few_shot.OPTIONS)]
+            configs += map(file.get_config, variants)
+    assert len(configs) > 70
+    for config in configs:
+        config_values.check(config)
