@@ -88,7 +88,7 @@ def draw(path: Path, races: Sequence[dict[str, Any]]) -> None:
     axes.set_xticks(range(len(races)), [row["name"].replace("_", "\n") for row in races])
     axes.set(ylabel="mamljax is faster by (log scale)")
     if names:
-        axes.legend(loc="upper left")
+        figure.legend(loc="outside lower center", ncols=len(names))
     plots.save(figure, path)
 
 
