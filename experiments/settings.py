@@ -83,7 +83,7 @@ def main(run: Callable[[Config, Path], object], default_config: str) -> None:
                     run(config, workdir)
             except (ConfigChangedError, NonFiniteError, WorkdirError) as error:
                 raise SystemExit(f"error: {error}") from None
-            except (OSError, RuntimeError) as error:
+            except (OSError, RuntimeError, ValueError) as error:
                 if said := workdirs.full(error) or out_of_memory(error, config):
                     raise SystemExit(f"error: {said}") from None
                 raise

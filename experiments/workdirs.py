@@ -56,7 +56,8 @@ def claimed(workdir: Path) -> Iterator[None]:
 def full(error: Exception) -> str | None:
     """What to say where an error is that of a full disk; None for other errors."""
     codes = {getattr(cause, "errno", None) for cause in (error, error.__cause__)}
-    if not codes & set(FULL) and "No space left on device" not in str(error):
+    told = any(os.strerror(code) in str(error) for code in FULL)  # by libraries not in Python
+    if not told and not codes & set(FULL):
         return None
     notes = " ".join(getattr(error, "__notes__", []))
     return (
