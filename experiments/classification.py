@@ -245,6 +245,7 @@ def tune(setting: Setting, params: Params) -> dict[str, float]:
                 num_tasks=config.tune.num_tasks,
                 num_steps=config.evaluate.num_inner_steps,
                 task_chunk=config.evaluate.task_chunk or None,
+                mesh=largest_task_mesh(config.tune.num_tasks),
             ).inner_lr
     return chosen
 

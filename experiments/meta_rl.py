@@ -294,6 +294,7 @@ def tune(
                     num_tasks=config.tune.num_tasks,
                     num_steps=method.steps,
                     task_chunk=config.evaluate.task_chunk or None,
+                    mesh=largest_task_mesh(config.tune.num_tasks),
                 ).inner_lr
                 update(pending.index(name) + 1, f"{name} {chosen[name]}")
     return chosen

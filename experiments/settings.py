@@ -71,7 +71,8 @@ def main(run: Callable[[Config, Path], object], default_config: str) -> None:
             _refuse(str(error).splitlines()[-1].strip())
         set_up_cpu(config)
         keep_compiled_programs()
-        logging.set_verbosity(logging.WARNING)  # orbax tells of every file it writes
+        # orbax tells of every file it writes, and of every error before it raises it.
+        logging.set_verbosity(logging.FATAL)
         with distributed.ending_together():
             try:
                 distributed.join(config.to_dict())

@@ -22,7 +22,7 @@ from mamljax import evaluate, maml, models, processes, report
 from mamljax.baselines import oracle, pretrain, tune_inner_lr
 from mamljax.losses import mean_squared_error
 from mamljax.progress import progress
-from mamljax.sharding import training_mesh
+from mamljax.sharding import largest_task_mesh, training_mesh
 from mamljax.tasks import sinusoid
 from mamljax.types import Learner, Params
 
@@ -152,6 +152,7 @@ def tune(config: Config, methods: dict[str, Method], key: jax.Array) -> dict[str
                     candidates=config.tune.candidates,
                     num_tasks=config.tune.num_tasks,
                     num_steps=config.evaluate.num_inner_steps,
+                    mesh=largest_task_mesh(config.tune.num_tasks),
                 ).inner_lr
                 for shots in config.evaluate.shots
             }

@@ -85,7 +85,7 @@ class Checkpoints:
             _orbax().save(staging / "state", state)
             record = {
                 "step": step,
-                "score": None if score is None or not np.isfinite(score) else float(score),
+                "score": None if score is None else float(score),
                 "config": _plain(self.config),
                 "files": _checksums(staging),
             }

@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from mamljax import checks
 from mamljax.evaluate import query_curves
+from mamljax.sharding import on_all_devices
 from mamljax.tasks.sampling import as_partial
 from mamljax.types import Learner, Params, Sampler
 
@@ -30,6 +32,7 @@ def tune_inner_lr(
     num_tasks: int,
     num_steps: int,
     task_chunk: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Tuned:
     """Choose the step size with the lowest query loss, averaged over inner steps 1 to `num_steps`.
 
@@ -44,7 +47,7 @@ def tune_inner_lr(
       candidates: step sizes to compare.
       num_tasks: tuning tasks.
       num_steps: inner steps ``S``, 1 or more.
-      task_chunk: see `evaluate`.
+      task_chunk, mesh: see `evaluate`.
 
     Raises:
       ValueError: without candidates, or if every one of them diverges.
@@ -57,12 +60,14 @@ def tune_inner_lr(
     for candidate in candidates:
         checks.non_negative("candidates", candidate)
 
+    meta_params = on_all_devices(meta_params, mesh)
+
     @jax.jit
     def sweep(step_sizes, sampler, meta_params, key):
         def mean_loss(inner_lr):
             learner = make_learner(inner_lr)
             _, losses = query_curves(
-                learner, sampler, num_tasks, num_steps, None, task_chunk, meta_params, key
+                learner, sampler, num_tasks, num_steps, None, task_chunk, meta_params, key, mesh
             )
             return jnp.mean(losses[:, 1:])
 

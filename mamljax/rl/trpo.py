@@ -93,7 +93,7 @@ def natural_gradient(
 
 def trust_region(max_kl: float) -> optax.GradientTransformationExtraArgs:
     """The step against the updates whose divergence is `max_kl`, to second order."""
-    _check_max_kl(max_kl)
+    checks.positive("max_kl", max_kl)
 
     def update(updates, state, params=None, *, curvature: Curvature | None = None, **extra):
         del params, extra
@@ -113,7 +113,7 @@ def backtrack(
     The step is taken whole, then times `decay`, its square, and so on. If no trial is acceptable
     the parameters stay as they are. Its state is a `Backtracked`.
     """
-    _check_max_kl(max_kl)
+    checks.positive("max_kl", max_kl)
     checks.at_least("max_trials", max_trials, 1)
     if not 0 < decay < 1:
         raise ValueError(f"decay must lie between 0 and 1; got {decay!r}.")
@@ -257,9 +257,3 @@ def _required(name: str, value: Any) -> Any:
             "meta_step(..., extra_args=mamljax.rl.policy_arguments(...))."
         )
     return value
-
-
-def _check_max_kl(max_kl: float) -> None:
-    checks.non_negative("max_kl", max_kl)
-    if max_kl == 0:
-        raise ValueError("max_kl must be greater than 0; got 0: no step would ever be taken.")

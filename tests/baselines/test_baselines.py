@@ -9,6 +9,7 @@ import pytest
 from mamljax import losses, maml, models, tasks
 from mamljax.baselines import oracle, pretrain, train_regressors, tune_inner_lr
 from mamljax.evaluate import evaluate
+from mamljax.sharding import task_mesh
 
 MSE = losses.mean_squared_error
 MODEL = models.mlp((8, 1))
@@ -70,6 +71,10 @@ def test_tuning_finds_the_best_candidate_and_equals_separate_evaluations():
         assert tuned.scores[rate] == pytest.approx(alone, rel=1e-4)
     assert not np.isfinite(tuned.scores[1e6])  # reported as it is, never chosen
     assert tuned.inner_lr == min(candidates[:3], key=tuned.scores.get)
+    shared = {"candidates": candidates, "mesh": task_mesh(jax.devices()[:3]), **options}
+    assert tune_inner_lr(build, params, sampler, key, **shared).scores == pytest.approx(
+        tuned.scores, rel=1e-5, nan_ok=True
+    )
     with pytest.raises(ValueError, match="all diverge"):
         tune_inner_lr(build, params, sampler, key, candidates=(1e7, 1e8), **options)
     with pytest.raises(ValueError, match="candidates"):

@@ -185,7 +185,7 @@ def test_training_steps_stay_in_the_region_and_improve(recorded_of):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: rl.trpo(0.0), "max_kl must be greater than 0"),
+        (lambda: rl.trpo(0.0), "max_kl must be a finite number > 0"),
         (lambda: rl.trpo(cg_iterations=0), "cg_iterations must be an integer"),
         (lambda: rl.trpo(damping=len), "damping must be a finite number"),
         (lambda: rl.trust_region(-1.0), "max_kl must be a finite number"),
