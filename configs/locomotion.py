@@ -47,7 +47,13 @@ def get_config(variant: str = "cheetah_direction") -> ConfigDict:
     # 0.9, 38 with 0.8. A smaller discount is no substitute, 18 with 0.95 for both: the baseline
     # then sees less of what is to come.
     config.train.gae_lambda = 0.9
-    config.train.max_kl = 0.03  # the paper's 0.01 needs more iterations
+    # At test less noise pays. From a policy trained for 80 iterations with 0.9 one step gained 61
+    # with 0.95, 88 with 0.9, 96 with 0.8, 103 with 0.7, 101 with 0.6, 97 with 0.4, on 40 tasks of
+    # their own. Training with 0.7 was slower: the mean return after one step in iterations 41 to 50
+    # was 15 instead of 28.
+    config.evaluate.gae_lambda = 0.7
+    # The paper has 0.01, and 500 iterations. With 0.1 MAML needs half as many as with 0.03.
+    config.train.max_kl = 0.1
     config.train.cg_iterations = 5  # the paper has 10; more of them fit the noise
     if variant == "ant_direction":
         config.train.episodes = config.evaluate.episodes = 40

@@ -59,6 +59,7 @@ def base(name: str) -> Any:
     config.evaluate.episodes = 20  # per gradient step, and for each return
     config.evaluate.num_inner_steps = 3  # every number of steps up to it is tested
     config.evaluate.inner_lr = config.train.inner_lr  # step size at test
+    config.evaluate.gae_lambda = config.train.gae_lambda  # lambda at test
     config.evaluate.later_steps = 0.5  # times inner_lr, after the first step
     config.evaluate.task_chunk = 0  # tasks that are adapted to at a time, 0 for what is fastest
 

@@ -178,7 +178,7 @@ def train_all(
         found = train(
             name,
             learner,
-            rl.recorded(sampler(config, method, learner, config.train.episodes), learner.adapt),
+            rl.recorded(sampler(config, method, learner, config.train), learner.adapt),
             tx,
             keys["train"],
             num_iterations=config.train.num_iterations,
@@ -227,15 +227,22 @@ def step_of(config: Config, learner: Learner, tx: optax.GradientTransformation) 
     )
 
 
-def sampler(config: Config, method: Method, learner: Learner, episodes: int) -> Sampler:
-    """Tasks of the method's environment, with data of the policy at hand."""
+def sampler(config: Config, method: Method, learner: Learner, stage: Config) -> Sampler:
+    """Tasks of the method's environment, with data of the policy at hand.
+
+    Args:
+      config: of the experiment.
+      method: whose environment.
+      learner: whose policy.
+      stage: the section ``train`` or ``evaluate``.
+    """
     return rl.on_policy(
         method.env,
         learner.predict,
-        episodes=episodes,
+        episodes=stage.episodes,
         horizon=config.env.horizon,
         discount=config.train.discount,
-        gae_lambda=config.train.gae_lambda,
+        gae_lambda=stage.gae_lambda,
     )
 
 
@@ -255,7 +262,7 @@ def scorer(
 ) -> Callable[[Params], Report]:
     """From trained parameters to returns before adaptation and after every inner step."""
     learner = method.learner(inner_lr)
-    tasks = sampler(config, method, learner, config.evaluate.episodes)
+    tasks = sampler(config, method, learner, config.evaluate)
 
     def score(params: Params) -> Report:
         return evaluate(
@@ -288,7 +295,7 @@ def tune(
                 chosen[name] = tune_inner_lr(
                     method.learner,
                     params[name],
-                    sampler(config, method, method.learner(0.0), config.evaluate.episodes),
+                    sampler(config, method, method.learner(0.0), config.evaluate),
                     key,
                     candidates=config.tune.candidates,
                     num_tasks=config.tune.num_tasks,
@@ -328,7 +335,7 @@ def adapted(trained: Trained, name: str) -> tuple[Any, list[Params]]:
     """One task, the same for every method, and a method's parameters after each inner step."""
     config, method = trained.config, trained.methods[name]
     learner = method.learner(trained.inner_lr[name])
-    tasks = sampler(config, method, learner, config.evaluate.episodes)
+    tasks = sampler(config, method, learner, config.evaluate)
     task_key, adapt_key = jax.random.split(trained.key)
 
     @jax.jit

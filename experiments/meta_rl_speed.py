@@ -34,7 +34,7 @@ def parts(config: Config, env: rl.Env) -> dict[str, Callable[[Any], Any]]:
     """Functions of a key, each doing more of a meta-iteration than the one before."""
     method = meta_rl.build(config, env, "maml")
     learner, tx = method.learner(), meta_rl.outer_optimizer(config)
-    drawn = meta_rl.sampler(config, method, learner, config.train.episodes)
+    drawn = meta_rl.sampler(config, method, learner, config.train)
     recorded = rl.recorded(drawn, learner.adapt)
     mesh = largest_task_mesh(config.train.meta_batch)
     rollout_chunk = config.train.rollout_chunk or None

@@ -1,6 +1,7 @@
 """The meta-reinforcement-learning experiments from config to report, small."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,18 @@ def test_a_finished_run_is_only_tested_again(finished):
     config = small(navigation_config.get_config(), "maml,random,oracle")
     again = navigation.run(config, workdir)
     assert [r["mean"] for r in again["results"]] == [r["mean"] for r in report["results"]]
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_lambda_at_test_changes_adaptation_at_test_alone(finished, tmp_path):
+    workdir, report = shutil.copytree(finished[0], tmp_path / "run"), finished[1]
+    before = (workdir / "metrics.jsonl").read_text()
+    config = small(navigation_config.get_config(), "maml")
+    config.evaluate.gae_lambda = 0.0
+    with_lambda = navigation.run(config, workdir)["results"][0]["mean"]
+    without = report["results"][0]["mean"]
+    assert with_lambda[0] == without[0]
+    assert with_lambda[1] != without[1]
     assert (workdir / "metrics.jsonl").read_text() == before
 
 
