@@ -68,7 +68,7 @@ def run(config: Config, workdir: Path) -> dict[str, Any]:
     workdir.mkdir(parents=True, exist_ok=True)
     with settings.refusing_bad_values():
         trained = imported(setting) if config.weights else trained_run(setting, workdir)
-    chosen_lr = tune(setting, trained.meta_params)
+        chosen_lr = tune(setting, trained.meta_params)
     results = test(setting, trained.meta_params, chosen_lr)
     if processes.is_first():
         classification_figures.draw(workdir, setting, results)

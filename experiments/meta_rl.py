@@ -91,7 +91,8 @@ def run(
     names: list[str] = ["train", "validate", "tune", "test", "figures"]
     keys = dict(zip(names, jax.random.split(jax.random.key(config.seed), 5), strict=True))
     params, trained = train_all(config, methods, workdir, keys)
-    inner_lr = tune(config, methods, params, keys["tune"])
+    with settings.refusing_bad_values():
+        inner_lr = tune(config, methods, params, keys["tune"])
     scores = test(config, methods, params, inner_lr, keys["test"])
     results = [
         report.result(name, config.env.name, "return", found, paper(config, name))

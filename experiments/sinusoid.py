@@ -61,7 +61,8 @@ def run(config: Config, workdir: Path) -> dict[str, Any]:
             build_model(config), sampler, config, keys["averaging"]
         )
         methods.update({name: Method({}, params) for name, params in averaged.items()})
-    details["inner_lr"] = tune(config, methods, keys["tune"])
+    with settings.refusing_bad_values():
+        details["inner_lr"] = tune(config, methods, keys["tune"])
     results = test(config, methods, keys["test"])
     if processes.is_first():
         sinusoid_figures.draw(workdir / "figures", config, sampler, methods, results)
@@ -94,21 +95,21 @@ def trained_methods(config: Config, workdir: Path, keys: dict[str, jax.Array], m
     model, loss = build_model(config), mean_squared_error
     first_order = config.train.method == "fomaml"
     build = functools.partial(maml, model, loss, first_order=first_order, mesh=mesh)
-    meta_learner = build(inner_lr=config.train.inner_lr, num_steps=config.train.num_inner_steps)
-    learners = {
-        config.train.method: meta_learner,
-        "pretrain": pretrain(model, loss, inner_lr=0.0, mesh=mesh),
-        "oracle": oracle(model, loss, mesh=mesh),
-    }
+    draw = functools.partial(task_sampler, config, config.train.shots, config.train.queries)
+    with settings.refusing_bad_values():
+        meta_learner = build(inner_lr=config.train.inner_lr, num_steps=config.train.num_inner_steps)
+        learners = {
+            config.train.method: meta_learner,
+            "pretrain": pretrain(model, loss, inner_lr=0.0, mesh=mesh),
+            "oracle": oracle(model, loss, mesh=mesh),
+        }
+        samplers = {name: draw(reveal=name == "oracle") for name in learners}
     runs = {}
     for name, learner in learners.items():
-        sampler = task_sampler(
-            config, config.train.shots, config.train.queries, reveal=name == "oracle"
-        )
         runs[name] = train(
             name,
             learner,
-            sampler,
+            samplers[name],
             optax.adam(config.train.meta_lr),
             keys["train"],
             num_iterations=config.train.num_iterations,

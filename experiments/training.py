@@ -82,9 +82,9 @@ def train(
         compile_seconds[:] = [chunk.compile_seconds]
 
     with (
+        interruption.noticed() as asked_to_stop,
         MetricLogger(workdir, name, resume_step=done) as logger,
         training_progress(name, num_iterations, done) as show,
-        interruption.noticed() as asked_to_stop,
     ):
 
         def score(chunk: Chunk) -> float:
