@@ -1,5 +1,6 @@
 """SIGKILL at random moments: what was begun is finished by the same command, bit for bit."""
 
+import functools
 import json
 import random
 import signal
@@ -110,7 +111,7 @@ def test_writing_checkpoints_killed_twenty_times(tmp_path, record_property):
         )
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        assert kill_at(process, rng.uniform(0, 0.3), lambda after=newest: saved_after(after))
+        assert kill_at(process, rng.uniform(0, 0.3), functools.partial(saved_after, newest))
         record_property("kills", 1)
         found = Checkpoints(tmp_path).restore(like)  # a warning, of damage, would fail here
         assert found is not None
