@@ -19,7 +19,7 @@ from experiments.settings import Config
 from experiments.training import train
 from mamljax import checks, evaluate, metrics, models, processes, report, rl
 from mamljax.baselines import tune_inner_lr
-from mamljax.evaluate import Report
+from mamljax.evaluate import Report, summarise
 from mamljax.partition import by_path
 from mamljax.progress import progress
 from mamljax.rl import losses
@@ -108,6 +108,7 @@ def run(
         "results": results,
         "details": {
             "inner_lr": inner_lr,
+            "gain": gains(scores),
             "oracle_gap_closed": gap_closed(scores),
             "broken_episodes_in_training": broken_episodes(workdir, methods),
         },
@@ -352,6 +353,21 @@ def adapted(trained: Trained, name: str) -> tuple[Any, list[Params]]:
     found = adapt(trained.params[name])
     steps = [jax.tree.map(lambda x, s=s: x[s], found) for s in range(method.steps + 1)]
     return method.env.sample_task(task_key), steps
+
+
+def gains(scores: Mapping[str, Report]) -> dict[str, dict[str, list[float]]]:
+    """What each method gained by 1, 2, ... steps, with the 95% interval of that difference.
+
+    Every task is compared with itself: the intervals of returns before and after adaptation say how
+    much tasks differ, not how sure a gain is.
+    """
+    found = {}
+    for name, score in scores.items():
+        gain = score.values[:, 1:] - score.values[:, :1]
+        if gain.size and np.isfinite(gain).all():
+            paired = summarise(gain, -gain)
+            found[name] = {"mean": paired.mean.tolist(), "ci95": paired.ci95.tolist()}
+    return found
 
 
 def gap_closed(scores: Mapping[str, Report]) -> dict[str, list[float]]:

@@ -45,6 +45,7 @@ def origin(reports: Sequence[dict[str, Any]]) -> list[str]:
     lines = [
         f"- {first['results'][0]['num_tasks']} test tasks for each seed",
         *(f"- training: {line}" for line in _training(first)),
+        *_gains(first),
         *_gaps(first),
         f"- {device['platform'].upper()} ({device['kind']}, {device['cpu_cores']} cores, "
         f"{devices}), Python {versions['python']}, jax {versions['jax']}, "
@@ -69,6 +70,19 @@ def _training(report: dict[str, Any]) -> list[str]:
             text += f", the checkpoint of {tested:,} tested"
         lines.append(text)
     return lines
+
+
+def _gains(report: dict[str, Any]) -> list[str]:
+    """In reinforcement learning: what each step gained, over tasks compared with themselves."""
+    gains = report.get("details", {}).get("gain", {})
+    return [
+        f"- gained by 1, 2, ... steps of {name}, each task against itself: "
+        + ", ".join(
+            f"{mean:.3g} ± {ci95:.2g}"
+            for mean, ci95 in zip(gain["mean"], gain["ci95"], strict=True)
+        )
+        for name, gain in gains.items()
+    ]
 
 
 def _gaps(report: dict[str, Any]) -> list[str]:

@@ -64,6 +64,7 @@ def test_the_report_has_every_method_beside_the_paper(finished):
     assert report["train"]["maml"]["env_steps_per_second"] > 0
     assert report["details"]["inner_lr"]["random"] in (0.1, 0.5)
     assert report["details"]["inner_lr"]["maml"] == 0.5
+    assert set(report["details"]["gain"]) == {"maml", "random"}
     assert set(report["details"]["oracle_gap_closed"]) == {"maml", "random"}
     assert report["details"]["broken_episodes_in_training"] == {"maml": 0, "oracle": 0}
 
@@ -171,6 +172,17 @@ def test_the_gap_is_measured_from_each_methods_own_start():
     }
     assert meta_rl.gap_closed(scores) == {"maml": [0.75, 1.0]}
     assert meta_rl.gap_closed({"maml": scores["maml"]}) == {}
+
+
+def test_a_gain_is_that_of_each_task_over_itself():
+    values = np.array([[-40.0, -38.0, -39.0], [5.0, 7.0, 10.0]])
+    scores = {"maml": summarise(values, -values), "oracle": summarise(values[:, :1], values[:, :1])}
+    found = meta_rl.gains(scores)
+    assert list(found) == ["maml"]
+    assert found["maml"]["mean"] == [2.0, 3.0]
+    assert found["maml"]["ci95"] == pytest.approx([0.0, 1.96 * 2.0 / np.sqrt(2)])
+    broken = np.array([[0.0, np.nan]])
+    assert meta_rl.gains({"maml": summarise(broken, broken)}) == {}
 
 
 @pytest.mark.parametrize("variant", locomotion_config.VARIANTS)

@@ -43,3 +43,11 @@ def test_prose_and_what_trained_are_kept():
     assert "old" not in made
     assert "training: maml, 100 iterations in 2.2 minutes" in made
     assert "gap to the oracle closed after 1, 2, ... steps by maml: 0.7" in made
+
+
+def test_gains_are_told_with_their_intervals():
+    report = {"details": {"gain": {"maml": {"mean": [3.14159, 12.0], "ci95": [1.234, 2.0]}}}}
+    assert results._gains(report) == [
+        "- gained by 1, 2, ... steps of maml, each task against itself: 3.14 ± 1.2, 12 ± 2"
+    ]
+    assert results._gains({}) == []
