@@ -164,7 +164,7 @@ def training_curves(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     _over_training(left, records, returns or ["loss"])
     if returns:
         left.set(ylabel="return in training")
-        left.legend(loc="lower right", fontsize=8)
+        _legend_above(left)
     else:
         left.set(ylabel="meta-loss", ylim=(0, None))
     names = sorted({name for record in records for name in record if "_step_" in name})
@@ -172,7 +172,7 @@ def training_curves(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     _over_training(right, records, names)
     right.set(ylabel="validation score")
     if names:
-        right.legend(loc="lower right", fontsize=8)
+        _legend_above(right)
     save(figure, path)
 
 
@@ -183,6 +183,11 @@ def _over_training(axis: Any, records: Sequence[Mapping[str, Any]], names: Seque
     axis.set(xlabel="meta-iteration")
     axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.grid(alpha=0.3)
+
+
+def _legend_above(axis: Any) -> None:
+    """A legend over the axes: within them it hides curves, wherever it stands."""
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8, frameon=False)
 
 
 def save(figure: Figure, path: Path) -> None:
