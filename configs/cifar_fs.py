@@ -15,7 +15,7 @@ percent. It has not been measured with this code.
 
 from ml_collections import ConfigDict
 
-from configs import few_shot
+from configs.base import few_shot
 
 SETTINGS = ("5way1shot", "5way5shot")
 

@@ -33,7 +33,7 @@ def get_config(problem: str) -> ConfigDict:
     config.tune_tasks = 200
     if problem == "sinusoid":
         config.cpu_threads, config.cpu_devices = 1, 1
-        config.iterations, config.tune_iterations, config.chunk = 10_000, 2_000, 500
+        config.iterations, config.tune_iterations, config.every = 10_000, 2_000, 500
         config.meta_batch, config.num_steps = 25, 5
         config.shots, config.queries, config.test_queries = 10, 10, 100
         config.candidates = (0.001, 0.003, 0.01, 0.03, 0.1)
@@ -41,7 +41,7 @@ def get_config(problem: str) -> ConfigDict:
     else:
         config.cpu_threads, config.cpu_devices = 0, 0
         # Tuning takes half as long as training: early on, step sizes look alike that end far apart.
-        config.iterations, config.tune_iterations, config.chunk = 600, 300, 50
+        config.iterations, config.tune_iterations, config.every = 600, 300, 50
         config.meta_batch, config.num_steps = 16, 3
         config.ways, config.shots, config.queries, config.test_queries = 5, 1, 1, 1
         config.filters = 32

@@ -23,7 +23,7 @@ reported, each named in its row.
 
 from ml_collections import ConfigDict
 
-from configs import few_shot
+from configs.base import few_shot
 
 SETTINGS = ("5way1shot", "5way5shot")
 

@@ -18,7 +18,8 @@ halve the step size after the first step; here 0.3 of it is better (config.evalu
 
 from ml_collections import ConfigDict
 
-from configs import meta_rl, variants
+from configs.base import meta_rl, variants
+from configs.base.ranges import Size
 
 VARIANTS = ("paper", "quick")
 
@@ -28,9 +29,9 @@ def get_config(variant: str = "paper") -> ConfigDict:
     variants.check(variant, VARIANTS)
     config = meta_rl.base("navigation")
     config.env.reward = "distance"  # or squared_distance
-    config.env.reach = 0.5  # goals lie in [-reach, reach]^2
+    config.env.reach = Size(0.5)  # goals lie in [-reach, reach]^2
     config.train.num_iterations = 100
-    config.train.inner_lr = config.evaluate.inner_lr = 0.5
+    config.train.inner_lr = 0.5
     config.evaluate.episodes = 40
     config.evaluate.later_steps = 0.3
     config.train.rollout_chunk = 2  # networks of several tasks at once multiply slowly on CPU

@@ -26,7 +26,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import few_shot
+from configs.base import few_shot
 
 SETTINGS = ("5way1shot", "5way5shot", "20way1shot", "20way5shot")
 
@@ -44,7 +44,6 @@ def get_config(variant: str = "5way1shot") -> ConfigDict:
     config.train.num_inner_steps = 1 if five else 5
     config.train.inner_lr = 2.0  # 0.4 x 5, and 0.1 x 20
     config.evaluate.num_inner_steps = 3 if five else 5
-    config.evaluate.inner_lr = config.train.inner_lr
     return config
 
 

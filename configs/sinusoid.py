@@ -22,7 +22,8 @@ import math
 
 from ml_collections import ConfigDict
 
-from configs import variants
+from configs.base import variants
+from configs.base.ranges import Amount, Count, Counts, Range, Size
 
 VARIANTS = ("maml", "fomaml", "table2", "paper", "quick")
 
@@ -31,63 +32,63 @@ def get_config(variant: str = "maml") -> ConfigDict:
     """The config of a variant."""
     variants.check(variant, VARIANTS)
     config = ConfigDict()
-    config.seed = 0  # of parameters, training tasks and test tasks
+    config.seed = Amount(0)  # of parameters, training tasks and test tasks
     # Threads that one operation may use, 0 for all cores. Handing work of this size from thread to
     # thread costs more than the work.
-    config.cpu_threads = 1
+    config.cpu_threads = Amount(1)
 
     config.model = ConfigDict()
-    config.model.hidden = (40, 40)  # units of the hidden layers
-    config.model.init_std = 0.01  # of the weights, truncated normal
+    config.model.hidden = Counts((40, 40))  # units of the hidden layers
+    config.model.init_std = Size(0.01)  # of the weights, truncated normal
 
     config.task = ConfigDict()
-    config.task.amplitude = (0.1, 5.0)  # smallest and largest
-    config.task.phase = (0.0, math.pi)  # smallest and largest
-    config.task.inputs = (-5.0, 5.0)  # smallest and largest
+    config.task.amplitude = Range((0.1, 5.0))  # smallest and largest
+    config.task.phase = Range((0.0, math.pi))  # smallest and largest
+    config.task.inputs = Range((-5.0, 5.0))  # smallest and largest
 
     config.train = ConfigDict()
     # maml, or fomaml without second derivatives
     config.train.method = "fomaml" if variant == "fomaml" else "maml"
     # step size on the support set
-    config.train.inner_lr = 0.01 if variant == "paper" else 0.001
-    config.train.num_inner_steps = 1  # gradient steps on the support set
-    config.train.shots = 10  # support points per task
-    config.train.queries = 10  # query points per task
-    config.train.meta_batch = 25  # tasks per meta-iteration
-    config.train.meta_lr = 1e-3  # of Adam, for the baselines too
-    config.train.num_iterations = 70_000  # meta-iterations in all, for the baselines too
+    config.train.inner_lr = Amount(0.01 if variant == "paper" else 0.001)
+    config.train.num_inner_steps = Count(1)  # gradient steps on the support set
+    config.train.shots = Count(10)  # support points per task
+    config.train.queries = Count(10)  # query points per task
+    config.train.meta_batch = Count(25)  # tasks per meta-iteration
+    config.train.meta_lr = Size(1e-3)  # of Adam, for the baselines too
+    config.train.num_iterations = Count(70_000)  # meta-iterations in all, for the baselines too
 
     config.log = ConfigDict()
-    config.log.chunk = 1_000  # iterations per compiled call, between two log lines
-    config.log.checkpoint_every = 5_000  # iterations
+    config.log.every = Count(1_000)  # iterations per compiled call, between two log lines
+    config.log.checkpoint_every = Count(5_000)  # iterations
 
     config.evaluate = ConfigDict()
-    config.evaluate.num_tasks = 600  # test tasks
-    config.evaluate.shots = (5, 10, 20)  # support points; each number gives a row
+    config.evaluate.num_tasks = Count(600)  # test tasks
+    config.evaluate.shots = Count((5, 10, 20))  # support points; each number gives a row
     # Query points per test task. The expected error does not depend on how many; its noise does.
-    config.evaluate.queries = 100
-    config.evaluate.num_inner_steps = 10  # every number of steps up to it is tested
-    config.evaluate.inner_lr = config.train.inner_lr  # step size at test; the baselines' is tuned
+    config.evaluate.queries = Count(100)
+    config.evaluate.num_inner_steps = Count(10)  # every number of steps up to it is tested
+    # Step size at test, that of training unless it is set; the baselines' is tuned.
+    config.evaluate.inner_lr = Amount(config.train.get_ref("inner_lr"))
 
     config.tune = ConfigDict()  # of the baselines' fine-tuning step size, on tasks of their own
-    config.tune.num_tasks = 600  # for every candidate
+    config.tune.num_tasks = Count(600)  # for every candidate
     # step sizes; the one that is best on average over the inner steps is taken
-    config.tune.candidates = (0.0003, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
+    config.tune.candidates = Amount((0.0003, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1))
 
     config.averaging = ConfigDict()  # baselines that average over one regressor per task
     config.averaging.enabled = variant == "table2"  # whether they are trained
-    config.averaging.num_regressors = 500  # each of one task
-    config.averaging.num_steps = 4_000  # iterations of training each
-    config.averaging.points = 100  # of each regressor's own sinusoid
-    config.averaging.learning_rate = 3e-3  # Adam, decaying to 0 along a cosine
+    config.averaging.num_regressors = Count(500)  # each of one task
+    config.averaging.num_steps = Count(4_000)  # iterations of training each
+    config.averaging.points = Count(100)  # of each regressor's own sinusoid
+    config.averaging.learning_rate = Size(3e-3)  # Adam, decaying to 0 along a cosine
     # The strongest penalty that keeps the mean error of the regressors below max_error is used,
     # as the paper asks; it is chosen on the first sweep_regressors tasks.
-    config.averaging.max_error = 0.02
-    config.averaging.sweep_regressors = 50  # tasks on which the penalty is chosen
+    config.averaging.max_error = Size(0.02)
+    config.averaging.sweep_regressors = Count(50)  # tasks on which the penalty is chosen
     # penalties that are tried
-    config.averaging.strengths = (
-        *(0.001, 0.002, 0.003, 0.005, 0.007, 0.01),
-        *(0.02, 0.03, 0.04, 0.05, 0.07, 0.1),
+    config.averaging.strengths = Amount(
+        (0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1)
     )
 
     if variant == "quick":

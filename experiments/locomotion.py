@@ -10,20 +10,19 @@ adaptation into the work directory.
 """
 
 from pathlib import Path
-from typing import Any
 
 import jax
 
-from experiments import meta_rl, settings
-from experiments.settings import Config
+from experiments.harness.config import Config
+from experiments.harness.main import main
+from experiments.meta_rl import experiment
 from mamljax import rl
+from mamljax.running.report import Record
 
 
-def run(config: Config, workdir: Path) -> dict[str, Any]:
+def run(config: Config, workdir: Path) -> Record:
     """Run the experiment into `workdir`, or finish it there; returns the report."""
-    with settings.refusing_bad_values():
-        env = build(config)
-    return meta_rl.run(config, workdir, env, draw)
+    return experiment.run(config, workdir, build(config), draw)
 
 
 def build(config: Config) -> rl.Env:
@@ -31,13 +30,13 @@ def build(config: Config) -> rl.Env:
     return rl.locomotion(config.env.name, backend=config.env.backend)
 
 
-def draw(figures: Path, trained: meta_rl.Trained) -> None:
+def draw(figures: Path, trained: experiment.Trained) -> None:
     """A page for each method that plays an episode before and after adaptation."""
     config = trained.config
     robot = rl.robot(config.env.name, backend=config.env.backend)
     for name in trained.inner_lr:
         method = trained.methods[name]
-        task, steps = meta_rl.adapted(trained, name)
+        task, steps = experiment.adapted(trained, name)
 
         @jax.jit
         def film(params, env=method.env, policy=method.policy, task=task):
@@ -56,4 +55,4 @@ def draw(figures: Path, trained: meta_rl.Trained) -> None:
 
 
 if __name__ == "__main__":
-    settings.main(run, "configs/locomotion.py")
+    main(run, "configs/locomotion.py")

@@ -5,7 +5,8 @@
 As `experiments.omniglot`, on these images.
 """
 
-from experiments import classification, settings
+from experiments.few_shot.experiment import run
+from experiments.harness.main import main
 
 if __name__ == "__main__":
-    settings.main(classification.run, "configs/miniimagenet.py")
+    main(run, "configs/miniimagenet.py")

@@ -8,21 +8,21 @@ TensorBoard events, checkpoints/ and figures/ into the work directory.
 """
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
-from experiments import meta_rl, settings
-from experiments.settings import Config
-from mamljax import plots, rl
+from experiments.harness.config import Config
+from experiments.harness.main import main
+from experiments.meta_rl import experiment
+from mamljax import rl
+from mamljax.running import plots
+from mamljax.running.report import Record
 
 
-def run(config: Config, workdir: Path) -> dict[str, Any]:
+def run(config: Config, workdir: Path) -> Record:
     """Run the experiment into `workdir`, or finish it there; returns the report."""
-    with settings.refusing_bad_values():
-        env = build(config)
-    return meta_rl.run(config, workdir, env, draw)
+    return experiment.run(config, workdir, build(config), draw)
 
 
 def build(config: Config) -> rl.Env:
@@ -30,12 +30,12 @@ def build(config: Config) -> rl.Env:
     return rl.navigation(reward=config.env.reward, reach=config.env.reach)
 
 
-def draw(figures: Path, trained: meta_rl.Trained) -> None:
+def draw(figures: Path, trained: experiment.Trained) -> None:
     """Paths to one goal before and after adaptation: figure 4, on the right."""
     panels, goal = {}, np.zeros(2)
     for name in trained.inner_lr:
         method = trained.methods[name]
-        task, steps = meta_rl.adapted(trained, name)
+        task, steps = experiment.adapted(trained, name)
         goal = np.asarray(task.position)
 
         @jax.jit
@@ -59,4 +59,4 @@ def draw(figures: Path, trained: meta_rl.Trained) -> None:
 
 
 if __name__ == "__main__":
-    settings.main(run, "configs/navigation.py")
+    main(run, "configs/navigation.py")

@@ -6,7 +6,8 @@ Trains, keeps the checkpoint with the best validation accuracy, tests it, and wr
 report.md, metrics.jsonl, TensorBoard events, checkpoints/ and figures/ into the work directory.
 """
 
-from experiments import classification, settings
+from experiments.few_shot.experiment import run
+from experiments.harness.main import main
 
 if __name__ == "__main__":
-    settings.main(classification.run, "configs/omniglot.py")
+    main(run, "configs/omniglot.py")

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from rich.table import Table
 
-from mamljax import data, report
-from mamljax.data.listing import SPLITS
+from mamljax import data
 from mamljax.data.loading import SOURCES
+from mamljax.data.splits import SPLITS
+from mamljax.running import report
 
 
 def main(words: Sequence[str]) -> None:
@@ -30,7 +31,7 @@ def main(words: Sequence[str]) -> None:
     given = parser.parse_args(words)
     table = Table("split", "classes", "images", "image", "per class", title=given.source)
     schemes = data.SCHEMES.get(given.source)
-    splits = data.splits(given.source, given.scheme) if schemes else SPLITS
+    splits = data.split_names(given.source, given.scheme) if schemes else SPLITS
     for split in splits:
         try:
             found = data.load(

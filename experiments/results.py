@@ -1,48 +1,64 @@
-"""Bring the tables of RESULTS.md up to date with the reports in results/.
+"""Bring the tables of RESULTS.md and README.md up to date with what lies in results/.
 
     python -m experiments.results
 
-What stands between ``<!-- table: PATTERN -->`` and ``<!-- end -->`` is replaced by the table of the
-reports that the pattern matches, below results/, and by where they come from. Prose stays.
+What stands between ``<!-- table: FILES -->`` and ``<!-- end -->`` is made anew: the table of the
+reports that the pattern matches, below results/, and where they come from. Prose stays. Files of
+measurements have tables of their own: ``<!-- table: speed.json races -->``, see `TABLES`.
 """
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import summary
-from mamljax import files
+from mamljax.checks import ArgumentError
+from mamljax.running import files, report
+from mamljax.running.report import Record, Table
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "RESULTS.md"
-TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PAGES = (ROOT / "RESULTS.md", ROOT / "README.md")
+MARKED = re.compile(r"(<!-- table: (\S+)(?: (\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def rendered(text: str, folder: Path = ROOT / "results") -> str:
-    """The page with its tables made anew.
+    """Return a page with its tables made anew.
 
     Raises:
-      ValueError: for a pattern that no report matches.
+      ArgumentError: for a pattern that no file matches, or a table that there is not.
     """
 
     def replaced(found: re.Match[str]) -> str:
-        paths = sorted(folder.glob(found[2]))
+        begin, pattern, kind, end = found.groups()
+        paths = sorted(folder.glob(pattern))
         if not paths:
-            raise ValueError(f"{folder} has no report {found[2]}.")
-        reports = summary.read([str(path) for path in paths])
-        lines = [summary.table(reports), "", *origin(reports)]
-        return found[1] + "\n".join(lines) + "\n" + found[3]
+            raise ArgumentError(f"{folder} has no report {pattern}.")
+        lines = measured(paths[0], kind) if kind else reported(paths)
+        return begin + "\n".join(lines) + "\n" + end
 
-    return TABLE.sub(replaced, text)
+    return MARKED.sub(replaced, text)
 
 
-def origin(reports: Sequence[dict[str, Any]]) -> list[str]:
-    """Where numbers come from: training, device, versions, command."""
-    first = reports[0]
+def reported(paths: Sequence[Path]) -> list[str]:
+    """Return the table of reports that differ in the seed alone, and where they come from."""
+    records = report.read(paths)
+    return [*report.markdown_table(report.table(records)), "", *origin(records)]
+
+
+def measured(path: Path, kind: str) -> list[str]:
+    """Return one of `TABLES` of a file."""
+    if kind not in TABLES:
+        raise ArgumentError(f"there is no table {kind!r}; there are {', '.join(TABLES)}.")
+    return report.markdown_table(TABLES[kind](json.loads(path.read_text(encoding="utf-8"))))
+
+
+def origin(records: Sequence[Record]) -> list[str]:
+    """Return where numbers come from: training, device, versions, command."""
+    first = records[0]
     device, versions = first["device"], first["versions"]
     devices = f"{device['count']} device{'' if device['count'] == 1 else 's'}"
-    lines = [
+    return [
         f"- {first['results'][0]['num_tasks']} test tasks for each seed",
         *(f"- training: {line}" for line in _training(first)),
         *_gains(first),
@@ -52,29 +68,28 @@ def origin(reports: Sequence[dict[str, Any]]) -> list[str]:
         f"mamljax {versions['mamljax']}",
         f"- `{first['command']}`",
     ]
-    return lines
 
 
-def _training(report: dict[str, Any]) -> list[str]:
+def _training(record: Record) -> list[str]:
     """Iterations and time of every method that was trained."""
-    train = report.get("details", {}).get("train") or report["train"]
-    methods = {report["results"][0]["method"]: train} if "iterations" in train else train
     lines = []
-    for name, run in methods.items():
+    for name, run in record["train"].items():
         if not run.get("iterations"):
             continue
         text = f"{name}, {run['iterations']:,} iterations"
-        if rate := run.get("iterations_per_second"):
-            text += f" in {_duration(run['iterations'] / rate)}"
+        if seconds := run.get("wall_seconds"):
+            text += f" in {_duration(seconds)}"
+        elif rate := run.get("iterations_per_second"):
+            text += f", about {_duration(run['iterations'] / rate)} by the median rate"
         if (tested := run.get("tested_checkpoint")) not in (None, run["iterations"]):
             text += f", the checkpoint of {tested:,} tested"
         lines.append(text)
     return lines
 
 
-def _gains(report: dict[str, Any]) -> list[str]:
+def _gains(record: Record) -> list[str]:
     """In reinforcement learning: what each step gained, over tasks compared with themselves."""
-    gains = report.get("details", {}).get("gain", {})
+    gains = record.get("details", {}).get("gain", {})
     return [
         f"- gained by 1, 2, ... steps of {name}, each task against itself: "
         + ", ".join(
@@ -85,9 +100,9 @@ def _gains(report: dict[str, Any]) -> list[str]:
     ]
 
 
-def _gaps(report: dict[str, Any]) -> list[str]:
+def _gaps(record: Record) -> list[str]:
     """In reinforcement learning: which part of the gap to the oracle each step closes."""
-    gaps = report.get("details", {}).get("oracle_gap_closed", {})
+    gaps = record.get("details", {}).get("oracle_gap_closed", {})
     return [
         f"- gap to the oracle closed after 1, 2, ... steps by {name}: "
         + ", ".join(f"{part:.2f}" for part in parts)
@@ -102,9 +117,171 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
+def races(found: Record) -> Table:
+    """Return how fast the training steps are, and how many times faster than each peer."""
+    peers = list(dict.fromkeys(name for row in found["races"] for name in row["times_faster"]))
+    header = ["training step", "ms", "tasks/s", "s to compile", "MB", "% of peak"]
+    cells = [
+        [
+            _words(row["name"]),
+            f"{row['milliseconds_per_iteration']:,.3g}",
+            f"{row['tasks_per_second']:,.3g}",
+            f"{row['compile_seconds']:.1f}",
+            f"{row['temporary_megabytes']:.1f}",
+            f"{100 * row['share_of_peak']:.0f}",
+            *(_times(row["times_faster"].get(name)) for name in peers),
+        ]
+        for row in found["races"]
+    ]
+    return Table([*header, *(f"faster than {name}" for name in peers)], cells, "")
+
+
+def _times(factor: float | None) -> str:
+    return "" if factor is None else f"{factor:.2g}x"
+
+
+def peers(found: Record) -> Table:
+    """Return the five races in brief: time, and how many times faster than each peer."""
+    whole = races(found)
+    keep = [0, 1, *range(6, len(whole.header))]
+    return Table(
+        [whole.header[i] for i in keep], [[line[i] for i in keep] for line in whole.cells], ""
+    )
+
+
+def breakdowns(found: Record) -> Table:
+    """Return where the seconds of a meta-iteration go in reinforcement learning."""
+    parts = list(found["breakdowns"][0]["seconds"])
+    rates = ("random actions", "rollouts")
+    cells = [
+        [
+            _words(row["name"]),
+            *(f"{row['seconds'][part]:.2f}" for part in parts),
+            *(f"{row['env_steps_per_second'][rate]:,.0f}" for rate in rates),
+        ]
+        for row in found["breakdowns"]
+    ]
+    return Table(["environment", *parts, *(f"steps/s, {rate}" for rate in rates)], cells, "")
+
+
+def profiles(found: Record) -> Table:
+    """Return what the devices are busy with in one meta-gradient, in per cent."""
+    kinds = list(dict.fromkeys(row["kind"] for part in found["parts"].values() for row in part))
+    cells = []
+    for name, part in found["parts"].items():
+        shares = {row["kind"]: row["share"] for row in part}
+        cells.append([_words(name), *(f"{100 * shares.get(kind, 0.0):.0f}" for kind in kinds)])
+    return Table(["training step", *kinds], cells, "")
+
+
+def inner_loops(found: Record) -> Table:
+    """Return what second derivatives cost, and what recomputing the inner steps saves."""
+    cells = [
+        [
+            row["name"],
+            f"{row['milliseconds_per_iteration']:.0f}",
+            f"{row['temporary_megabytes']:.1f}",
+        ]
+        for row in found["results"]
+    ]
+    return Table(["ten inner steps", "ms per meta-step", "MB"], cells, "")
+
+
+def largest(found: Record) -> Table:
+    """Return the largest step that fits into memory, by what grows."""
+    parts = {
+        name.rpartition(", ")[2]: part
+        for name, part in found["parts"].items()
+        if name.startswith("largest")
+    }
+    forms = [row["form"] for row in next(iter(parts.values()))]
+    cells = [[form, *(f"{part[i]['largest']:,}" for part in parts.values())]
+             for i, form in enumerate(forms)]  # fmt: skip
+    return Table(["form", *parts], cells, "")
+
+
+def compiling(found: Record) -> Table:
+    """Return the seconds of compiling: of each config file the fastest, middle and slowest."""
+    cells = []
+    for name, part in found["parts"].items():
+        seconds = sorted(row["compile_seconds"] for row in part)
+        middle = seconds[len(seconds) // 2]
+        cells.append([name, str(len(seconds)), *(f"{s:.1f}" for s in (seconds[0], middle))])
+        cells[-1].append(f"{seconds[-1]:.1f} ({part[0]['variant']})")
+    return Table(["config", "variants", "s, fastest", "median", "slowest"], cells, "")
+
+
+def _methods(problem: str) -> Callable[[Record], Table]:
+    def table(found: Record) -> Table:
+        best_last = found[problem]["results"][0]["measures"] == "accuracy"
+        rows = sorted(
+            found[problem]["results"],
+            key=lambda row: -row.get("mean", 0.0) if best_last else row.get("mean", 1e9),
+        )
+        cells = [[row["method"], f"{row['inner_lr']:g}", *_quality(row)] for row in rows]
+        measure = rows[0]["measures"]
+        header = ["method", "inner step size", f"{measure} (smallest to largest seed)"]
+        return Table([*header, "ms per meta-step", "MB"], cells, "")
+
+    return table
+
+
+def _quality(row: dict[str, Any]) -> list[str]:
+    failed = f"{row['num_failed']} of {len(row['seeds'])} seeds diverged"
+    if "mean" not in row:
+        return [failed, "", ""]
+    text = f"{row['mean']:.3f} ± {row['ci95']:.3f} ({row['lowest']:.3f} to {row['highest']:.3f})"
+    megabytes = row["temporary_megabytes"]
+    return [
+        f"{text}, {failed}" if row["num_failed"] else text,
+        f"{row['milliseconds_per_step']:.2f}",
+        f"{megabytes:.1f}" if megabytes else "",
+    ]
+
+
+def gap(found: Record) -> Table:
+    """Return the part of the gap to the oracle that each method closes, beside the paper's."""
+    name = found["experiment"].removeprefix("meta-RL: ")
+    ours = found["details"]["oracle_gap_closed"]
+    cells = [
+        [method, " / ".join(f"{x:.2f}" for x in parts), _paper_gap(name, method)]
+        for method, parts in ours.items()
+    ]
+    return Table(["gap closed after 1 / 2 / 3 steps", "here", "paper"], cells, "")
+
+
+def _paper_gap(env: str, method: str) -> str:
+    from experiments.meta_rl.experiment import PAPER
+
+    if (env, method) not in PAPER:
+        return ""
+    first, *later = PAPER[env, method]
+    best = PAPER[env, "oracle"][0]
+    return " / ".join(f"{(x - first) / (best - first):.2f}" for x in later)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+TABLES: dict[str, Callable[[Record], Table]] = {
+    "races": races,
+    "peers": peers,
+    "breakdowns": breakdowns,
+    "profiles": profiles,
+    "inner_loops": inner_loops,
+    "largest": largest,
+    "compiling": compiling,
+    "gap": gap,
+    **{problem: _methods(problem) for problem in ("sinusoid", "glyphs", "omniglot")},
+}
+"""Tables of files of measurements, by the word that stands behind the file in a mark."""
+
+
 def main() -> None:
-    """Rewrite RESULTS.md."""
-    files.write_text(PAGE, rendered(PAGE.read_text(encoding="utf-8")))
+    """Rewrite the pages."""
+    for page in PAGES:
+        files.write_text(page, rendered(page.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ report.md, metrics.jsonl, TensorBoard events, checkpoints/ and figures/ into the
 """
 
 import functools
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,15 +14,18 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from experiments import settings, sinusoid_averaging, sinusoid_figures
-from experiments.settings import Config
-from experiments.training import train
-from mamljax import evaluate, maml, models, processes, report
-from mamljax.baselines import oracle, pretrain, tune_inner_lr
+from experiments.harness.config import Config
+from experiments.harness.main import main
+from experiments.harness.training import Training, train
+from experiments.regression import averaging, figures
+from mamljax import evaluate, maml, models, processes
+from mamljax.baselines import oracle, pretrain
 from mamljax.losses import mean_squared_error
-from mamljax.progress import progress
+from mamljax.running.progress import progress
+from mamljax.running.report import Record, Report
 from mamljax.sharding import largest_task_mesh, training_mesh
 from mamljax.tasks import sinusoid
+from mamljax.tuning import tune_inner_lr
 from mamljax.types import Learner, Params
 
 PAPER = {  # table 2, 5-shot MSE after 1, 5 and 10 steps
@@ -43,38 +45,28 @@ class Method(NamedTuple):
     sees_task: bool = False
 
 
-def run(config: Config, workdir: Path) -> dict[str, Any]:
+def run(config: Config, workdir: Path) -> Record:
     """Run the experiment into `workdir`, or finish it there; returns the report."""
-    started = time.perf_counter()
+    report = Report(workdir, "sinusoid", config.to_dict())
     workdir.mkdir(parents=True, exist_ok=True)
     names: list[str] = ["train", "tune", "test", "averaging"]
     keys = {
         name: jax.random.fold_in(jax.random.key(config.seed), i) for i, name in enumerate(names)
     }
-    with settings.refusing_bad_values():
-        mesh = training_mesh(config.train.meta_batch)
-    methods, train_info = trained_methods(config, workdir, keys, mesh)
-    details: dict[str, Any] = {"train": train_info}
+    mesh = training_mesh(config.train.meta_batch)
+    methods, trained = trained_methods(config, workdir, keys, mesh)
+    details: dict[str, Any] = {}
     sampler = functools.partial(task_sampler, config)
     if config.averaging.enabled:
-        averaged, details["averaging"] = sinusoid_averaging.train_all(
+        averaged, details["averaging"] = averaging.train_all(
             build_model(config), sampler, config, keys["averaging"]
         )
         methods.update({name: Method({}, params) for name, params in averaged.items()})
-    with settings.refusing_bad_values():
-        details["inner_lr"] = tune(config, methods, keys["tune"])
-    results = test(config, methods, keys["test"])
+    details["inner_lr"] = tune(config, methods, keys["tune"])
+    test(config, methods, keys["test"], report)
     if processes.is_first():
-        sinusoid_figures.draw(workdir / "figures", config, sampler, methods, results)
-    summary = {
-        **report.provenance("sinusoid", config.to_dict()),
-        "wall_seconds": time.perf_counter() - started,
-        "train": train_info[config.train.method],
-        "results": results,
-        "details": details,
-    }
-    report.publish(workdir, summary)
-    return summary
+        figures.draw(workdir / "figures", config, sampler, methods, report.record)
+    return report.publish(trained, details)
 
 
 def build_model(config: Config):
@@ -96,28 +88,27 @@ def trained_methods(config: Config, workdir: Path, keys: dict[str, jax.Array], m
     first_order = config.train.method == "fomaml"
     build = functools.partial(maml, model, loss, first_order=first_order, mesh=mesh)
     draw = functools.partial(task_sampler, config, config.train.shots, config.train.queries)
-    with settings.refusing_bad_values():
-        meta_learner = build(inner_lr=config.train.inner_lr, num_steps=config.train.num_inner_steps)
-        learners = {
-            config.train.method: meta_learner,
-            "pretrain": pretrain(model, loss, inner_lr=0.0, mesh=mesh),
-            "oracle": oracle(model, loss, mesh=mesh),
-        }
-        samplers = {name: draw(reveal=name == "oracle") for name in learners}
-    runs = {}
-    for name, learner in learners.items():
-        runs[name] = train(
+    learners = {
+        config.train.method: build(
+            inner_lr=config.train.inner_lr, num_steps=config.train.num_inner_steps
+        ),
+        "pretrain": pretrain(model, loss, inner_lr=0.0, mesh=mesh),
+        "oracle": oracle(model, loss, mesh=mesh),
+    }
+    # All are drawn up before the first is trained: a bad value shows at once.
+    trainings = [
+        Training(
             name,
             learner,
-            samplers[name],
+            draw(reveal=name == "oracle"),
             optax.adam(config.train.meta_lr),
-            keys["train"],
             num_iterations=config.train.num_iterations,
             meta_batch=config.train.meta_batch,
-            log=config.log,
-            workdir=workdir,
             depends_on=depends_on(config),
         )
+        for name, learner in learners.items()
+    ]
+    runs = {what.name: train(what, keys["train"], config.log, workdir) for what in trainings}
     shots = config.evaluate.shots
     test_learner = build(inner_lr=config.evaluate.inner_lr)
     trained = {name: run.meta_params for name, run in runs.items()}
@@ -164,24 +155,22 @@ def tune(config: Config, methods: dict[str, Method], key: jax.Array) -> dict[str
     return chosen
 
 
-def test(config: Config, methods: dict[str, Method], key: jax.Array) -> list[dict[str, Any]]:
-    """Every method in every setting, on the same test tasks."""
-    results = []
-    with progress("test", len(methods) * len(config.evaluate.shots)) as update:
-        for name, method in methods.items():
-            for shots in config.evaluate.shots:
-                scores = evaluate(
-                    method.learners[shots],
-                    method.meta_params,
-                    task_sampler(config, shots, reveal=method.sees_task),
-                    key,
-                    num_tasks=config.evaluate.num_tasks,
-                    num_steps=config.evaluate.num_inner_steps,
-                )
-                setting = f"{shots}-shot"
-                results.append(report.result(name, setting, "mse", scores, _paper(name, shots)))
-                update(len(results), f"{name} {setting}")
-    return results
+def test(config: Config, methods: dict[str, Method], key: jax.Array, report: Report) -> None:
+    """Test every method in every setting, on the same test tasks, into the report."""
+    rows = [(name, shots) for name in methods for shots in config.evaluate.shots]
+    with progress("test", len(rows)) as update:
+        for done, (name, shots) in enumerate(rows, start=1):
+            method, setting = methods[name], f"{shots}-shot"
+            scores = evaluate(
+                method.learners[shots],
+                method.meta_params,
+                task_sampler(config, shots, reveal=method.sees_task),
+                key,
+                num_tasks=config.evaluate.num_tasks,
+                num_steps=config.evaluate.num_inner_steps,
+            )
+            report.add(name, setting, "mse", scores, _paper(name, shots))
+            update(done, f"{name} {setting}")
 
 
 def _fine_tuner(model, inner_lr):
@@ -195,4 +184,4 @@ def _paper(method: str, shots: int) -> dict[str, Any] | None:
 
 
 if __name__ == "__main__":
-    settings.main(run, "configs/sinusoid.py")
+    main(run, "configs/sinusoid.py")

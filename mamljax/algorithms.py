@@ -1,6 +1,7 @@
 """Named algorithms: each is one composition of the core pieces, with its reference.
 
-    what adapts          all of it: maml · the head: anil · the body: boil · a context: cavia
+    what adapts          all of it: maml · the head: anil · the body: boil · a context: cavia,
+                         context_vector
     how it is updated    any optax optimizer · learned step sizes: meta_sgd · learned matrices:
                          meta_curvature
     what is minimised    the query loss · the query loss after every step: step_weights
@@ -18,7 +19,8 @@ import optax
 from jax.sharding import Mesh
 
 from mamljax import checks
-from mamljax.implicit import implicit, proximal
+from mamljax.checks import ArgumentError
+from mamljax.implicit import implicit
 from mamljax.inner import inner_update, unroll
 from mamljax.inner_optim import InnerRule, learned_sgd, with_rule
 from mamljax.inner_optim import meta_curvature as curvature_rule
@@ -81,8 +83,8 @@ def maml(
     if isinstance(tx, InnerRule):
         init, partition, tx = with_rule(tx, init, partition)
     loss = task_loss(model, loss_fn)
-    update = inner_update(loss, partition, tx, first_order=first_order)
-    adapt = unroll(update, partition, tx, num_steps, remat=remat, scan_unroll=scan_unroll)
+    inner = inner_update(loss, partition, tx, first_order=first_order)
+    adapt = unroll(inner, num_steps, remat=remat, scan_unroll=scan_unroll)
     objective = query_loss(adapt, loss)
     if step_weights is not None:
         objective = multi_step_loss(adapt, loss, step_weights, name="step_weights")
@@ -230,6 +232,26 @@ def cavia(model: Model, loss_fn: LossFn, shape: tuple[int, ...], **options: Any)
     return maml(model, loss_fn, partition=fresh_context(shape), **options)
 
 
+def context_vector(
+    model: Model, loss_fn: LossFn, shape: tuple[int, ...], **options: Any
+) -> Learner:
+    """Only a context adapts, and where it begins is meta-learned (Finn et al. 2017, appendix C.2).
+
+    After Rei 2015, *Online representation learning in recurrent neural language models*: free
+    parameters among the inputs. Table 3 of the paper compares it with MAML.
+
+    Args:
+      model, shape: see `models.with_context`.
+      loss_fn: see `maml`.
+      options: of `maml`, but for its partition.
+
+    >>> from mamljax import algorithms, losses, models
+    >>> learner = algorithms.context_vector(models.mlp((8, 1)), losses.mean_squared_error, (4,))
+    """
+    partition = by_path("^context$")
+    return maml(with_context(model, shape), loss_fn, partition=partition, **options)
+
+
 def imaml(
     model: Model,
     loss_fn: LossFn,
@@ -262,10 +284,8 @@ def imaml(
     checks.step_size("inner_lr", inner_lr)
     partition = all_parameters() if partition is None else partition
     inner_tx = optax.sgd(inner_lr) if inner_tx is None else inner_tx
-    anchored, tx = proximal(partition, inner_tx, strength)
     loss = task_loss(model, loss_fn)
-    adapt = unroll(inner_update(loss, anchored, tx), anchored, tx, num_steps)
-    adapt = implicit(adapt, loss, partition, strength=strength, cg_steps=cg_steps)
+    adapt = implicit(loss, partition, inner_tx, num_steps, strength=strength, cg_steps=cg_steps)
     objective = query_loss(adapt, loss)
     meta_gradient = backprop(objective, task_chunk=task_chunk, mesh=mesh)
     return Learner(model.init, adapt, model.apply, loss_fn, objective, meta_gradient)
@@ -298,9 +318,8 @@ def reptile(
     """
     _refuse("reptile", {**unsupported, "inner_tx": inner_tx}, NOT_WITH_REPTILE)
     checks.step_size("inner_lr", inner_lr)
-    everything, tx = all_parameters(), optax.sgd(inner_lr) if inner_tx is None else inner_tx
-    update = inner_update(task_loss(model, loss_fn), everything, tx)
-    adapt = unroll(update, everything, tx, num_steps)
+    tx = optax.sgd(inner_lr) if inner_tx is None else inner_tx
+    adapt = unroll(inner_update(task_loss(model, loss_fn), all_parameters(), tx), num_steps)
     objective = distance_moved(adapt)
     meta_gradient = backprop(objective, task_chunk=task_chunk, mesh=mesh)
     return Learner(model.init, adapt, model.apply, loss_fn, objective, meta_gradient)
@@ -329,4 +348,4 @@ def _refuse(method: str, options: dict[str, Any], reasons: dict[str, str]) -> No
         if name == "inner_tx" and not isinstance(value, InnerRule):
             continue
         why = f": {reasons[name]}" if name in reasons else ""
-        raise TypeError(f"{method} does not take {name}={value!r}{why}.")
+        raise ArgumentError(f"{method} does not take {name}={value!r}{why}.")

@@ -14,6 +14,14 @@ import numpy as np
 from jax.core import Tracer
 
 
+class ArgumentError(ValueError, TypeError):
+    """An argument that is not what was expected, by its value or by its type.
+
+    Its message names the argument, what came, what was expected and how to mend it. Whoever
+    catches a ValueError or a TypeError catches it too.
+    """
+
+
 def at_least(name: str, value: Any, minimum: int) -> int:
     """Return `value` if it is an integer of at least `minimum`, else raise a ValueError."""
     try:
@@ -21,14 +29,14 @@ def at_least(name: str, value: Any, minimum: int) -> int:
     except TypeError:
         number = None
     if number is None or number < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}; got {value!r}.")
+        raise ArgumentError(f"{name} must be an integer of at least {minimum}; got {value!r}.")
     return number
 
 
 def sizes(name: str, value: Any) -> tuple[int, ...]:
     """Return a sequence of integers of at least 1 as a tuple, else raise a ValueError."""
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-        raise ValueError(f"{name} must be a sequence of integers of at least 1; got {value!r}.")
+        raise ArgumentError(f"{name} must be a sequence of integers of at least 1; got {value!r}.")
     return tuple(at_least(name, size, 1) for size in value)
 
 
@@ -41,12 +49,12 @@ def step_size(name: str, value: Any) -> None:
     try:
         found = jax.eval_shape(value, jax.ShapeDtypeStruct((), jnp.int32))
     except TypeError as error:
-        raise TypeError(
+        raise ArgumentError(
             f"{expected}; got {value!r}, which fails on a traced step. optax makes schedules, such "
             "as optax.linear_schedule."
         ) from error
     if not (isinstance(found, jax.ShapeDtypeStruct) and _is_real_scalar(found)):
-        raise TypeError(f"{expected}; got {value!r}, which returns {found}.")
+        raise ArgumentError(f"{expected}; got {value!r}, which returns {found}.")
 
 
 def finite(name: str, value: Any) -> None:
@@ -72,7 +80,7 @@ def _number(name: str, value: Any, good: Callable[[float], bool], expected: str)
     if real and isinstance(value, Tracer):
         return
     if not (real and math.isfinite(value) and good(float(value))):
-        raise ValueError(f"{name} must be {expected}; got {value!r}.")
+        raise ArgumentError(f"{name} must be {expected}; got {value!r}.")
 
 
 def _is_real_scalar(value: jax.Array | np.ndarray | jax.ShapeDtypeStruct) -> bool:
@@ -86,7 +94,7 @@ def is_function(name: str, value: Any, signature: str, *, offered: Collection[st
     Of the keywords that are `offered` it may ask for some.
     """
     if not isinstance(value, Callable):
-        raise TypeError(f"{name} must be a function {signature}; got {type(value).__name__}.")
+        raise ArgumentError(f"{name} must be a function {signature}; got {type(value).__name__}.")
     try:
         own = inspect.signature(value)
     except ValueError:  # some of Python's own functions tell none
@@ -95,14 +103,14 @@ def is_function(name: str, value: Any, signature: str, *, offered: Collection[st
     try:
         own.bind(*signature.partition("->")[0].split(","), **asked)
     except TypeError as error:
-        raise TypeError(f"{name} must be a function {signature}; got one of {own}.") from error
+        raise ArgumentError(f"{name} must be a function {signature}; got one of {own}.") from error
 
 
 def scalar(name: str, value: Any) -> jax.Array:
     """Return a loss or metric as an array if it is a floating-point scalar, else a ValueError."""
     value = jnp.asarray(value)
     if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise ValueError(
+        raise ArgumentError(
             f"{name} must return a floating-point scalar; got shape {value.shape} and dtype "
             f"{value.dtype}. Average it over the examples."
         )
@@ -113,14 +121,14 @@ def leading_axis(name: str, tree: Any) -> int:
     """The length of the leading axis that all leaves of `tree` share; a ValueError otherwise."""
     paths = jax.tree_util.tree_leaves_with_path(tree)
     if not paths:
-        raise ValueError(f"{name} holds no arrays.")
+        raise ArgumentError(f"{name} holds no arrays.")
     lengths = {
         jax.tree_util.keystr(path, simple=True, separator="."): jnp.shape(leaf)[:1]
         for path, leaf in paths
     }
     if len(set(lengths.values())) > 1 or () in lengths.values():
         shapes = ", ".join(f"{path}: {shape}" for path, shape in lengths.items())
-        raise ValueError(
+        raise ArgumentError(
             f"all arrays in {name} must share their leading axis; got leading axes {shapes}."
         )
     return next(iter(lengths.values()))[0]
@@ -131,7 +139,7 @@ def one_of(name: str, value: Any, allowed: Collection[str]) -> None:
     if not isinstance(value, str) or value not in allowed:
         near = difflib.get_close_matches(str(value), allowed, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{name} must be one of {sorted(allowed)}; got {value!r}.{hint}")
+        raise ArgumentError(f"{name} must be one of {sorted(allowed)}; got {value!r}.{hint}")
 
 
 def interval(name: str, bounds: Any) -> None:
@@ -139,4 +147,4 @@ def interval(name: str, bounds: Any) -> None:
     pair = tuple(bounds) if isinstance(bounds, (tuple, list)) else ()
     finite = all(isinstance(x, numbers.Real) and math.isfinite(x) for x in pair)
     if len(pair) != 2 or not finite or pair[0] > pair[1]:
-        raise ValueError(f"{name} must be (low, high), finite and low <= high; got {bounds!r}.")
+        raise ArgumentError(f"{name} must be (low, high), finite and low <= high; got {bounds!r}.")

@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mamljax import checks
-from mamljax.sharding import map_in_chunks, on_all_devices, share_tasks, tasks_at_a_time
+from mamljax.sharding import on_all_devices, over_tasks, tasks_at_a_time
 from mamljax.tasks.sampling import as_partial
 from mamljax.types import Array, Drawn, Learner, LossFn, Params, Sampler, Task
 
@@ -16,7 +16,7 @@ DIVERGENCE = 10.0
 own and the mean query loss before adaptation, or is not finite at some step."""
 
 
-class Report(NamedTuple):
+class Scores(NamedTuple):
     """Scores over tasks, each ``[S + 1]``: before adaptation and after each inner step.
 
     mean, std (ddof 0), ci95 (half-width ``1.96 std / sqrt(num_tasks)``), median: over all tasks.
@@ -45,7 +45,7 @@ def evaluate(
     metric: LossFn | None = None,
     task_chunk: int | None = None,
     mesh: Mesh | None = None,
-) -> Report:
+) -> Scores:
     """Adapt to `num_tasks` tasks and report the query score before and after each inner step.
 
     The number of inner steps may differ from training; for another step size or inner optimizer
@@ -74,13 +74,13 @@ def evaluate(
     scores, losses = _jitted_curves(
         learner,
         as_partial(sampler),
-        num_tasks,
-        num_steps,
-        metric,
-        task_chunk,
         meta_params,
         key,
-        mesh,
+        num_tasks=num_tasks,
+        num_steps=num_steps,
+        metric=metric,
+        task_chunk=task_chunk,
+        mesh=mesh,
     )
     return summarise(np.asarray(scores), np.asarray(losses))
 
@@ -88,12 +88,13 @@ def evaluate(
 def query_curves(
     learner: Learner,
     sampler: Sampler,
-    num_tasks: int,
-    num_steps: int | None,
-    metric: LossFn | None,
-    task_chunk: int | None,
     meta_params: Params,
     key: Array,
+    *,
+    num_tasks: int,
+    num_steps: int | None,
+    metric: LossFn | None = None,
+    task_chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[Array, Array]:
     """Query scores and losses of sampled tasks, ``[num_tasks, S + 1]`` each; see `evaluate`.
@@ -102,30 +103,28 @@ def query_curves(
     """
     task_key, adapt_key = jax.random.split(key)
 
-    def curves(shared, keys):
-        sampler, meta_params = shared
+    def one_task(shared, keys):
+        (sampler, meta_params), (task_key, adapt_key) = shared, keys
+        task = sampler(meta_params, task_key)  # drawn here: only one chunk of tasks is in memory
+        return query_curve(
+            learner, meta_params, task, adapt_key, num_steps=num_steps, metric=metric
+        )
 
-        def one_task(keys):
-            task_key, adapt_key = keys  # drawn here, so that only one chunk of tasks is in memory
-            task = sampler(meta_params, task_key)
-            return query_curve(
-                learner, meta_params, task, adapt_key, num_steps=num_steps, metric=metric
-            )
+    def arrays(key):
+        # Data that are yet to be drawn are a function, of unknown size.
+        leaves = jax.tree.leaves(sampler(meta_params, key))
+        return [leaf for leaf in leaves if not callable(leaf)]
 
-        def arrays(key):
-            # Data that are yet to be drawn are a function, of unknown size.
-            leaves = jax.tree.leaves(sampler(meta_params, key))
-            return [leaf for leaf in leaves if not callable(leaf)]
-
-        tasks = jax.eval_shape(jax.vmap(arrays), keys[0])
-        chunk = tasks_at_a_time(task_chunk, len(keys[0]), tasks, meta_params)
-        return map_in_chunks(one_task, keys, chunk)
-
+    chunk = tasks_at_a_time(task_chunk, jax.eval_shape(arrays, task_key), meta_params)
     keys = jax.random.split(task_key, num_tasks), jax.random.split(adapt_key, num_tasks)
-    return share_tasks(curves, mesh, num_tasks)((as_partial(sampler), meta_params), keys)
+    return over_tasks(one_task, (as_partial(sampler), meta_params), keys, chunk, mesh)
 
 
-_jitted_curves = jax.jit(query_curves, static_argnums=(0, 2, 3, 4, 5, 8))
+_jitted_curves = jax.jit(
+    query_curves,
+    static_argnums=0,
+    static_argnames=("num_tasks", "num_steps", "metric", "task_chunk", "mesh"),
+)
 
 
 def query_curve(
@@ -156,7 +155,7 @@ def query_curve(
     ).observed
 
 
-def summarise(scores: np.ndarray, losses: np.ndarray) -> Report:
+def summarise(scores: np.ndarray, losses: np.ndarray) -> Scores:
     """Statistics over tasks of scores ``[num_tasks, S + 1]``, and the count of diverged tasks."""
     scores, losses = np.asarray(scores, np.float64), np.asarray(losses, np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -167,7 +166,7 @@ def summarise(scores: np.ndarray, losses: np.ndarray) -> Report:
         limit = before + (DIVERGENCE - 1) * np.abs(before)
         diverged = ~finite | (losses[:, -1] > limit)
         std = scores.std(axis=0)
-        return Report(
+        return Scores(
             mean=scores.mean(axis=0),
             std=std,
             ci95=1.96 * std / np.sqrt(len(scores)),

@@ -5,15 +5,16 @@ import jax.numpy as jnp
 import optax
 
 from mamljax import checks
+from mamljax.checks import ArgumentError
 from mamljax.types import (
     Adapted,
     AdaptFn,
     Drawn,
     InnerState,
+    InnerStep,
     Partition,
     PerStep,
     TaskLossFn,
-    UpdateFn,
 )
 
 
@@ -23,7 +24,7 @@ def inner_update(
     tx: optax.GradientTransformation,
     *,
     first_order: bool = False,
-) -> UpdateFn:
+) -> InnerStep:
     r"""One inner step: ``theta' = theta - alpha * grad L(theta)`` (MAML, equation 1).
 
     Args:
@@ -36,7 +37,11 @@ def inner_update(
     """
     tx = optax.with_extra_args_support(tx)
 
-    def update(state, shared, support, key):
+    def start(meta_params):
+        adapting, shared = partition.split(meta_params)
+        return InnerState(adapting, tx.init(adapting), jnp.zeros((), jnp.int32)), shared
+
+    def step(state, shared, support, key):
         def support_loss(adapting):
             return loss_fn(partition.merge(adapting, shared), support, key, state.step)
 
@@ -49,24 +54,19 @@ def inner_update(
         adapting = optax.apply_updates(state.adapting, updates)
         return InnerState(adapting, opt_state, state.step + 1), loss
 
-    return update
+    def params(state, shared):
+        return partition.merge(state.adapting, shared)
+
+    return InnerStep(start, step, params)
 
 
 def unroll(
-    update: UpdateFn,
-    partition: Partition,
-    tx: optax.GradientTransformation,
-    num_steps: int,
-    *,
-    remat: bool = False,
-    scan_unroll: int = 1,
+    inner: InnerStep, num_steps: int, *, remat: bool = False, scan_unroll: int = 1
 ) -> AdaptFn:
     """Repeat an inner step `num_steps` times; differentiable from end to end.
 
     Args:
-      update: the inner step.
-      partition: the partition it was built with.
-      tx: the inner optimizer it was built with (for its initial state).
+      inner: the inner step, from `inner_update`.
       num_steps: inner steps per adaptation, 0 or more; a call may ask for another number.
       remat: recompute each step in the backward pass instead of storing it: memory no longer grows
         with what one step stores, at the price of one more forward pass.
@@ -74,33 +74,32 @@ def unroll(
         slowly and may run faster.
 
     Raises:
-      ValueError: for a negative number of steps, or a `PerStep` support of another length.
+      ArgumentError: for a negative number of steps, or a `PerStep` support of another length.
     """
     default_steps = checks.at_least("num_steps", num_steps, 0)
     checks.at_least("scan_unroll", scan_unroll, 1)
     # Inside a rolled loop no common subexpression can undo the recomputation, so XLA may be free.
-    body = jax.checkpoint(update, prevent_cse=scan_unroll > 1) if remat else update
+    body = jax.checkpoint(inner.step, prevent_cse=scan_unroll > 1) if remat else inner.step
 
     def adapt(meta_params, support, key, *, num_steps=None, observe=None):
         steps = checks.at_least("num_steps", default_steps if num_steps is None else num_steps, 0)
         fresh = support.data if isinstance(support, PerStep) else None
         if fresh is not None and (found := checks.leading_axis("support", fresh)) != steps:
-            raise ValueError(
+            raise ArgumentError(
                 f"a PerStep support set must hold one batch per inner step: num_steps={steps}, "
                 f"but its leading axis has length {found}."
             )
-        adapting, shared = partition.split(meta_params)
-        start = InnerState(adapting, tx.init(adapting), jnp.zeros((), jnp.int32))
+        start, shared = inner.start(meta_params)
 
         def seen(state):
-            return observe and observe(partition.merge(state.adapting, shared), state.step)
+            return observe and observe(inner.params(state, shared), state.step)
 
         def step(state, batch):
             step_key = jax.random.fold_in(key, state.step)
             drawn = None
             if isinstance(support, Drawn):
                 draw_key, step_key = jax.random.split(step_key)
-                batch = drawn = support.draw(partition.merge(state.adapting, shared), draw_key)
+                batch = drawn = support.draw(inner.params(state, shared), draw_key)
             data = support if batch is None else batch
             state, loss = body(state, shared, data, step_key)
             return state, (loss, seen(state), drawn)
@@ -109,6 +108,6 @@ def unroll(
         observed = observe and jax.tree.map(
             lambda first, rest: jnp.concatenate([first[None], rest]), seen(start), after
         )
-        return Adapted(partition.merge(end.adapting, shared), losses, observed, drawn)
+        return Adapted(inner.params(end, shared), losses, observed, drawn)
 
     return adapt

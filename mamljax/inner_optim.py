@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from mamljax import checks
+from mamljax.checks import ArgumentError
 from mamljax.types import Array, Params, Partition, PyTree
 
 
@@ -25,10 +26,10 @@ def adam(
     ``nu = 0``: one dead ReLU turns the meta-gradient into NaN. A positive `eps_root` bounds it.
 
     Raises:
-      ValueError: if `eps_root` is not positive.
+      ArgumentError: if `eps_root` is not positive.
     """
     if eps_root <= 0:
-        raise ValueError(
+        raise ArgumentError(
             f"adam: eps_root must be positive inside the inner loop; got {eps_root!r}. "
             "With 0 the meta-gradient is NaN wherever a support gradient is exactly zero."
         )
@@ -144,7 +145,7 @@ def with_rule(
 
     def split(meta_params):
         if not isinstance(meta_params, WithRule):
-            raise TypeError(
+            raise ArgumentError(
                 "this learner's inner update is learned: its meta-parameters are "
                 "inner_optim.WithRule(model, rule), as learner.init makes them; got "
                 f"{type(meta_params).__name__}."

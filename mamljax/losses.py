@@ -3,15 +3,17 @@
 import jax
 import jax.numpy as jnp
 
+from mamljax.checks import ArgumentError
+
 
 def mean_squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     """The mean of squared differences over all entries.
 
     Raises:
-      ValueError: if the shapes differ (``[K, 1]`` against ``[K]`` would broadcast to ``[K, K]``).
+      ArgumentError: if the shapes differ: ``[K, 1]`` against ``[K]`` would broadcast to ``[K, K]``.
     """
     if jnp.shape(outputs) != jnp.shape(targets):
-        raise ValueError(
+        raise ArgumentError(
             f"mean_squared_error: outputs have shape {jnp.shape(outputs)} and targets "
             f"{jnp.shape(targets)}; give both the same shape."
         )
@@ -27,7 +29,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     A label outside 0 to N - 1 counts as a loss of 0, which no check can find inside `jax.jit`.
 
     Raises:
-      ValueError: if the shapes do not match, or the labels are not integers.
+      ArgumentError: if the shapes do not match, or the labels are not integers.
     """
     logits, labels = jnp.asarray(logits), jnp.asarray(labels)
     _check_classification("cross_entropy", logits, labels)
@@ -45,11 +47,11 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 def _check_classification(name: str, logits: jax.Array, labels: jax.Array) -> None:
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-        raise ValueError(
+        raise ArgumentError(
             f"{name}: logits must have shape [K, N] and labels [K]; got {logits.shape} and "
             f"{labels.shape}. Labels are class indices, not one-hot rows."
         )
     if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise ValueError(
+        raise ArgumentError(
             f"{name}: labels must be integers in 0 to N - 1; got dtype {labels.dtype}."
         )

@@ -41,8 +41,8 @@ def backprop(
       mesh: split the tasks over the ``task`` axis of a device mesh, see `sharding.task_mesh`.
 
     Raises:
-      ValueError: if the leaves of the tasks disagree on the number of tasks, or the mesh does not
-        divide it.
+      ArgumentError: if the leaves of the tasks disagree on the number of tasks, or the mesh does
+        not divide it.
     """
     if task_chunk is not None:
         checks.at_least("task_chunk", task_chunk, 1)
@@ -56,19 +56,19 @@ def backprop(
     def in_chunks(meta_params, tasks_and_keys):
         tasks, keys = tasks_and_keys
         num_tasks = keys.shape[0]
-        chunk = tasks_at_a_time(task_chunk, num_tasks, tasks, meta_params)
-        if chunk == num_tasks:
+        one_task = jax.eval_shape(lambda: jax.tree.map(lambda x: x[0], tasks))
+        chunk = tasks_at_a_time(task_chunk, one_task, meta_params)
+        if chunk >= num_tasks:
             return total_gradient(meta_params, tasks, keys)
-        whole = num_tasks - num_tasks % chunk
 
         def add_chunk(total, chunk_data):
             grads, losses = total_gradient(meta_params, *chunk_data)
             return optax.tree.add(total, grads), losses
 
-        chunks, rest = divide((tasks, keys), whole, chunk)
+        chunks, rest = divide((tasks, keys), chunk)
         grads, losses = jax.lax.scan(add_chunk, optax.tree.zeros_like(meta_params), chunks)
-        losses = losses.reshape(whole)
-        if whole < num_tasks:
+        losses = losses.reshape(-1)
+        if num_tasks % chunk:
             grads, last = add_chunk(grads, rest)
             losses = jnp.concatenate([losses, last])
         return grads, losses

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mamljax import checks
+from mamljax.checks import ArgumentError
 from mamljax.types import AdaptFn, Array, Batch, LossFn, Model, ObjectiveFn, TaskLossFn
 
 
@@ -14,7 +15,7 @@ def task_loss(model: Model, loss_fn: LossFn) -> TaskLossFn:
     """Compose a model and a loss of ``(outputs, targets)`` into the loss of parameters on a batch.
 
     Raises:
-      ValueError: while tracing, if the loss is not a floating-point scalar.
+      ArgumentError: while tracing, if the loss is not a floating-point scalar.
     """
     checks.is_function("loss_fn", loss_fn, "(outputs, targets) -> scalar")
 
@@ -88,10 +89,10 @@ def multi_step_loss(
       name: what errors call them.
 
     Raises:
-      ValueError: unless `weights` is a vector with one entry per inner step.
+      ArgumentError: unless `weights` is a vector with one entry per inner step.
     """
     if np.ndim(weights) != 1:
-        raise ValueError(
+        raise ArgumentError(
             f"{name} must have shape [S], one weight per inner step; got {np.shape(weights)}."
         )
 
@@ -103,7 +104,7 @@ def multi_step_loss(
 
         losses = adapt(meta_params, task.support, support_key, observe=observe).observed[1:]
         if losses.shape != np.shape(weights):
-            raise ValueError(
+            raise ArgumentError(
                 f"{name} must have one entry per inner step: {losses.shape[0]} steps, but {name} "
                 f"of shape {np.shape(weights)}."
             )

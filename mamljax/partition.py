@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mamljax import checks
+from mamljax.checks import ArgumentError
 from mamljax.types import Params, Partition, PyTree
 
 
@@ -27,7 +28,7 @@ def by_path(select: str | Callable[[str], bool], *, name: str = "by_path: select
       name: what errors call it.
 
     Raises:
-      ValueError: when no path, or a malformed expression, is selected; the paths are listed.
+      ArgumentError: when no path, or a malformed expression, is selected; the paths are listed.
 
     >>> by_path("head").split({"body": 1.0, "head": 2.0})
     ({'body': None, 'head': 2.0}, {'body': 1.0, 'head': None})
@@ -82,7 +83,7 @@ def _selecting(selected: Callable[[str], bool], what: str) -> Partition:
         )
         if not any(jax.tree.leaves(mask)):
             paths = [_path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(meta_params)]
-            raise ValueError(
+            raise ArgumentError(
                 f"{what} selects none of the parameters {paths}, so nothing would adapt; select "
                 "at least one of them."
             )
@@ -100,11 +101,11 @@ def _selecting(selected: Callable[[str], bool], what: str) -> Partition:
 
 def _searching(pattern: str, name: str) -> Callable[[str], bool]:
     if not isinstance(pattern, str):
-        raise TypeError(f"{name} must be a regular expression, as a string; got {pattern!r}.")
+        raise ArgumentError(f"{name} must be a regular expression, as a string; got {pattern!r}.")
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"{name}={pattern!r} is not a regular expression: {error}.") from error
+        raise ArgumentError(f"{name}={pattern!r} is not a regular expression: {error}.") from error
     return lambda path: compiled.search(path) is not None
 
 

@@ -1,5 +1,6 @@
 """Tasks over devices, each with its own share of the meta-batch, and in chunks on a device."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mamljax import checks, processes
+from mamljax.checks import ArgumentError
 
 TASK_AXIS = "task"
 SHARED, SPLIT = PartitionSpec(), PartitionSpec(TASK_AXIS)
@@ -20,7 +22,7 @@ def training_mesh(num_tasks: int) -> Mesh | None:
     """The mesh to train on: `largest_task_mesh`, but of several processes every device.
 
     Raises:
-      ValueError: if several processes have devices that do not divide the tasks.
+      ArgumentError: if several processes have devices that do not divide the tasks.
     """
     if not processes.several():
         return largest_task_mesh(num_tasks)
@@ -45,11 +47,11 @@ def on_all_devices(tree: Any, mesh: Mesh | None) -> Any:
     """Copy arrays to every device of this process's mesh, wherever they are; None leaves them.
 
     Raises:
-      ValueError: for a mesh with devices of other processes.
+      ArgumentError: for a mesh with devices of other processes.
     """
     tree = processes.here(tree)
     if mesh is not None and mesh.is_multi_process:
-        raise ValueError(
+        raise ArgumentError(
             "mesh has devices of several processes; each tests alone: give None, or "
             "mamljax.sharding.largest_task_mesh(num_tasks)."
         )
@@ -75,12 +77,12 @@ def share_tasks(
       out_specs: how its outputs lie on the devices, `SHARED` or `SPLIT` for each.
 
     Raises:
-      ValueError: unless the mesh has a task axis, and divides the tasks.
+      ArgumentError: unless the mesh has a task axis, and divides the tasks.
     """
     if mesh is None:
         return function
     if TASK_AXIS not in mesh.shape:
-        raise ValueError(
+        raise ArgumentError(
             f"mesh must have an axis named {TASK_AXIS!r}; got {tuple(mesh.shape)}. "
             "Build it with mamljax.sharding.task_mesh()."
         )
@@ -91,59 +93,75 @@ def share_tasks(
     )
 
 
-def tasks_at_a_time(task_chunk: int | None, num_tasks: int, tasks: Any, params: Any) -> int:
+def over_tasks(
+    function: Callable[[Any, Any], Any],
+    shared: Any,
+    tasks: Any,
+    chunk: int,
+    mesh: Mesh | None = None,
+) -> Any:
+    """Apply ``function(shared, task)`` to every task, on the devices of a mesh, in chunks.
+
+    Args:
+      function: of what all tasks have, and one task.
+      shared: what all tasks have.
+      tasks: a pytree whose leaves lead with the axis ``T``.
+      chunk: tasks that a device takes at a time, at least 1.
+      mesh: from `task_mesh`; None takes one device.
+
+    Returns:
+      Its results, whose leaves lead with the axis ``T``.
+    """
+
+    def share(shared, tasks):
+        return _in_chunks(functools.partial(function, shared), tasks, chunk)
+
+    return share_tasks(share, mesh, len(jax.tree.leaves(tasks)[0]))(shared, tasks)
+
+
+def tasks_at_a_time(task_chunk: int | None, task: Any, params: Any) -> int:
     """How many tasks to take at a time: `task_chunk`, or for None what is fastest.
 
     Args:
       task_chunk: what the user asked for.
-      num_tasks: how many there are on a device.
-      tasks: their arrays, or the shapes of these.
+      task: the arrays of one task, or the shapes of these.
       params: likewise, of which each task adapts a copy.
 
     Raises:
-      ValueError: for a `task_chunk` below 1.
+      ArgumentError: for a `task_chunk` below 1.
     """
     if task_chunk is None:
-        size = _bytes(tasks) // num_tasks + _bytes(params)
         budget = BYTES_AT_A_TIME.get(jax.default_backend(), BYTES_ELSEWHERE)
-        task_chunk = max(budget // max(size, 1), 1)
-    return min(checks.at_least("task_chunk", task_chunk, 1), num_tasks)
+        return max(budget // max(_bytes(task) + _bytes(params), 1), 1)
+    return checks.at_least("task_chunk", task_chunk, 1)
 
 
-def map_in_chunks(function: Callable[[Any], Any], tasks: Any, chunk: int) -> Any:
-    """Apply a function of one task to all, `chunk` of them at a time.
-
-    `jax.lax.map` with a batch size, which cannot return arrays without entries.
-
-    Args:
-      function: of one task.
-      tasks: a pytree whose leaves lead with the axis ``T``.
-      chunk: at least 1.
-    """
+def _in_chunks(function: Callable[[Any], Any], tasks: Any, chunk: int) -> Any:
+    """`jax.lax.map` with a batch size, which cannot return arrays without entries."""
     num_tasks = len(jax.tree.leaves(tasks)[0])
     if chunk >= num_tasks:
         return jax.vmap(function)(tasks)
-    whole = num_tasks - num_tasks % chunk
-    chunks, rest = divide(tasks, whole, chunk)
+    chunks, rest = divide(tasks, chunk)
     found = jax.lax.map(jax.vmap(function), chunks)
-    found = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), found)
-    if whole == num_tasks:
+    found = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
+    if num_tasks % chunk == 0:
         return found
     return jax.tree.map(lambda *both: jnp.concatenate(both), found, jax.vmap(function)(rest))
 
 
+def divide(tasks: Any, chunk: int) -> tuple[Any, Any]:
+    """As many tasks as `chunk` divides as ``[chunks, chunk, ...]``, and the remaining ones."""
+    whole = len(jax.tree.leaves(tasks)[0]) // chunk * chunk
+    chunks = jax.tree.map(lambda x: x[:whole].reshape(-1, chunk, *x.shape[1:]), tasks)
+    return chunks, jax.tree.map(lambda x: x[whole:], tasks)
+
+
 def _check_divides(devices: int, num_tasks: int) -> None:
     if num_tasks % devices:
-        raise ValueError(
+        raise ArgumentError(
             f"a meta-batch of {num_tasks} tasks does not divide over {devices} devices; "
             f"use a multiple of {devices}, or a mesh over fewer devices."
         )
-
-
-def divide(tasks: Any, whole: int, chunk: int) -> tuple[Any, Any]:
-    """The first `whole` tasks as ``[whole / chunk, chunk, ...]``, and the remaining ones."""
-    chunks = jax.tree.map(lambda x: x[:whole].reshape(whole // chunk, chunk, *x.shape[1:]), tasks)
-    return chunks, jax.tree.map(lambda x: x[whole:], tasks)
 
 
 def _bytes(tree: Any) -> int:

@@ -15,15 +15,15 @@ from mamljax.tasks.sampling import as_partial, sample_tasks
 from mamljax.types import Metrics, Sampler, StepFn, TrainState
 
 
-class Chunk(NamedTuple):
-    """What a hook sees after each call of the compiled loop.
+class Call(NamedTuple):
+    """One call of the compiled loop, as hooks see it when it is done.
 
     step: meta-iterations done so far.
     state: the training state, on the device. The loop reuses its memory: copy what you keep.
-    metrics: host arrays with a leading axis, one entry per meta-iteration of the chunk.
+    metrics: host arrays with a leading axis, one entry per meta-iteration of the call.
     num_steps: meta-iterations of the whole run.
     meta_batch: tasks per meta-iteration.
-    seconds: the chunk's wall time, hooks excluded.
+    seconds: wall time, hooks excluded.
     compile_seconds: what compiling took, once per run.
     """
 
@@ -37,17 +37,18 @@ class Chunk(NamedTuple):
 
     @property
     def iterations_per_second(self) -> float:
-        """Meta-iterations per second within this chunk."""
+        """Meta-iterations per second within this call."""
         return len(self.metrics.loss) / self.seconds
 
     def is_due(self, every: int) -> bool:
-        """Whether this chunk reached or passed a multiple of `every`, or ended the run."""
+        """Whether this call reached or passed a multiple of `every`, or ended the run."""
         began = self.step - len(self.metrics.loss)
         return self.step // every > began // every or self.step >= self.num_steps
 
 
-Hook = Callable[[Chunk], bool | None]
-"""Called after every chunk; returning True ends the run once all hooks have been called."""
+Hook = Callable[[Call], bool | None]
+"""Called after every call of the compiled loop; one that returns True ends the run once all hooks
+have been called."""
 
 
 class NonFiniteError(FloatingPointError):
@@ -62,7 +63,7 @@ def fit(
     *,
     num_steps: int,
     meta_batch: int,
-    chunk: int = 100,
+    steps_per_call: int = 100,
     hooks: Sequence[Hook] = (),
     task_chunk: int | None = None,
     mesh: Mesh | None = None,
@@ -79,17 +80,17 @@ def fit(
       key: the key of the whole run.
       num_steps: meta-iterations in all.
       meta_batch: tasks ``T`` per meta-iteration.
-      chunk: meta-iterations per call of the compiled loop, between two rounds of hooks.
-      hooks: called in order after every chunk, see `Hook`.
+      steps_per_call: meta-iterations per call of the compiled loop, between two rounds of hooks.
+      hooks: called in order after every call, see `Hook`.
       task_chunk, mesh: of the sampler, see `sample_tasks`; those of the gradient are the learner's.
 
     Raises:
-      NonFiniteError: when a loss or a parameter is no longer finite. No hook sees that chunk, so a
+      NonFiniteError: when a loss or a parameter is no longer finite. No hook sees that call, so a
         saved checkpoint is always a good one.
     """
     checks.at_least("num_steps", num_steps, 0)
     checks.at_least("meta_batch", meta_batch, 1)
-    checks.at_least("chunk", chunk, 1)
+    checks.at_least("steps_per_call", steps_per_call, 1)
     done = int(state.step)
     if done >= num_steps:
         return state
@@ -97,25 +98,25 @@ def fit(
     started = time.perf_counter()
     sampler = as_partial(sampler)
     draw = functools.partial(sample_tasks, num_tasks=meta_batch, task_chunk=task_chunk, mesh=mesh)
-    run = _compile_loop(step_fn, draw, chunk, state, sampler, key)
+    run = _compile_loop(step_fn, draw, steps_per_call, (state, sampler, key))
     compile_seconds = time.perf_counter() - started
     while done < num_steps:
-        length = min(chunk, num_steps - done)
+        length = min(steps_per_call, num_steps - done)
         started = time.perf_counter()
         state, metrics, finite = run(state, sampler, key, length)
         metrics = jax.tree.map(lambda x, n=length: np.asarray(x)[:n], metrics)
         seconds = time.perf_counter() - started
         _refuse_non_finite(metrics, bool(finite), done)
         done += length
-        seen = Chunk(done, state, metrics, num_steps, meta_batch, seconds, compile_seconds)
+        seen = Call(done, state, metrics, num_steps, meta_batch, seconds, compile_seconds)
         wishes_to_stop = [hook(seen) for hook in hooks]  # every hook is called
         if any(wishes_to_stop):
             break
     return state
 
 
-def _compile_loop(step_fn, draw, chunk, state, sampler, key):
-    """Compile ``(state, sampler, key, length) -> (state, metrics [chunk], finite)``."""
+def _compile_loop(step_fn, draw, longest, arguments):
+    """Compile ``(state, sampler, key, length) -> (state, metrics [longest], finite)``."""
 
     def iteration(state, sampler, key):
         task_key, step_key = jax.random.split(key)
@@ -130,17 +131,17 @@ def _compile_loop(step_fn, draw, chunk, state, sampler, key):
             return state, jax.tree.map(lambda past, now: past.at[i].set(now), history, metrics)
 
         shapes = jax.eval_shape(iteration, state, sampler, key)[1]
-        history = jax.tree.map(lambda x: jnp.zeros((chunk, *x.shape), x.dtype), shapes)
-        # A loop of variable length: the last, shorter chunk runs the same program.
+        history = jax.tree.map(lambda x: jnp.zeros((longest, *x.shape), x.dtype), shapes)
+        # A loop of variable length: the last, shorter call runs the same program.
         state, history = jax.lax.fori_loop(0, length, body, (state, history))
         finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.meta_params)]
         return state, history, functools.reduce(jnp.logical_and, finite, jnp.array(True))
 
-    return jax.jit(run, donate_argnums=0).lower(state, sampler, key, chunk).compile()
+    return jax.jit(run, donate_argnums=0).lower(*arguments, longest).compile()
 
 
 def _refuse_non_finite(metrics: Metrics, params_finite: bool, first: int) -> None:
-    """Raise for the first non-finite meta-iteration of a chunk that began at iteration `first`."""
+    """Raise for the first non-finite meta-iteration of a call that began at iteration `first`."""
     bad = ~(np.isfinite(metrics.loss) & np.isfinite(metrics.grad_norm))
     if params_finite and np.all(np.isfinite(metrics.loss)):
         return
@@ -157,5 +158,5 @@ def _refuse_non_finite(metrics: Metrics, params_finite: bool, first: int) -> Non
         f"meta-gradient {metrics.grad_norm[index]}. Try a smaller inner step size or fewer inner "
         "steps, clip the meta-gradient (optax.clip), a smaller outer learning rate, or, with an "
         "adaptive inner optimizer, a larger eps_root (mamljax.inner_optim.adam). Nothing was saved "
-        "from this chunk: the last checkpoint before it is good."
+        "from this call: the last checkpoint before it is good."
     )

@@ -105,7 +105,12 @@ class Partition(NamedTuple):
 
 
 class InnerState(NamedTuple):
-    """Carried from one inner step to the next."""
+    """What one inner step hands on to the next.
+
+    adapting: the parameters that adapt.
+    opt_state: of the inner optimizer.
+    step: inner steps done so far.
+    """
 
     adapting: PyTree
     opt_state: PyTree
@@ -136,12 +141,18 @@ class TaskLossFn(Protocol):
     def __call__(self, params: Params, batch: Batch, key: Array | None, step: Any, /) -> Array: ...
 
 
-class UpdateFn(Protocol):
-    """One inner step on one task; returns the new state and the support loss before the step."""
+class InnerStep(NamedTuple):
+    """One inner step on one task, with what it starts from and what comes out of it.
 
-    def __call__(
-        self, state: InnerState, shared: PyTree, support: PyTree, key: Array, /
-    ) -> tuple[InnerState, Array]: ...
+    start: ``meta_params -> (state, shared)``, the state before the first step and the parameters
+      that do not adapt.
+    step: ``(state, shared, support, key) -> (state, loss)``, with the support loss before the step.
+    params: ``(state, shared) -> params``, those that the model's `apply` takes.
+    """
+
+    start: Callable[[Params], tuple[InnerState, PyTree]]
+    step: Callable[[InnerState, PyTree, PyTree, Array], tuple[InnerState, Array]]
+    params: Callable[[InnerState, PyTree], Params]
 
 
 class AdaptFn(Protocol):

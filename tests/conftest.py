@@ -51,7 +51,7 @@ def small():
     """Flags that make the sinusoid experiment a matter of seconds."""
     return (
         "--config.train.num_iterations=20",
-        "--config.log.chunk=10",
+        "--config.log.every=10",
         "--config.evaluate.num_tasks=4",
         "--config.evaluate.shots=(5,)",
         "--config.evaluate.num_inner_steps=1",

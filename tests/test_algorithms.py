@@ -21,7 +21,8 @@ from mamljax import (
     partition,
     query_loss,
 )
-from mamljax.implicit import implicit
+from mamljax.implicit import implicit, proximal
+from mamljax.inner import unroll
 from mamljax.inner_optim import WithRule
 from mamljax.objective import annealed_weights, distance_moved
 from mamljax.sharding import on_all_devices, task_mesh
@@ -359,14 +360,24 @@ def test_implicit_options_are_checked(strength, cg_steps):
         algorithms.imaml(MODEL, MSE, strength=strength, cg_steps=cg_steps)
 
 
-def test_implicit_of_plain_descent_is_what_query_loss_takes(tasks_of, params_of):
-    """`implicit` wraps any adaptation: its values are those of the adaptation."""
-    everything, tasks = partition.all_parameters(), tasks_of(1)
-    plain = maml(MODEL, MSE, inner_lr=0.05, num_steps=3)
-    adapt = implicit(plain.adapt, plain.loss, everything, strength=1.0)
+def test_implicit_adapts_as_the_proximal_steps_do(tasks_of, params_of):
+    """Only the gradient of `implicit` is its own: its values are those of the inner loop."""
+    everything, tx, tasks = partition.all_parameters(), optax.sgd(0.05), tasks_of(1)
+    plain = maml(MODEL, MSE)
+    adapt = implicit(plain.loss, everything, tx, 3, strength=1.0)
+    unrolled = unroll(proximal(plain.loss, everything, tx, 1.0), 3)
     params = params_of(plain, tasks)
     task = jax.tree.map(lambda x: x[0], tasks)
-    found = query_loss(adapt, plain.loss)(params, task, KEY)
+    found, expected = (query_loss(f, plain.loss)(params, task, KEY) for f in (adapt, unrolled))
+    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_a_faint_pull_is_plain_descent(tasks_of, params_of):
+    tasks = tasks_of(1)
+    plain = maml(MODEL, MSE, inner_lr=0.05, num_steps=3)
+    params, task = params_of(plain, tasks), jax.tree.map(lambda x: x[0], tasks)
+    step = proximal(plain.loss, partition.all_parameters(), optax.sgd(0.05), 1e-8)
+    found = query_loss(unroll(step, 3), plain.loss)(params, task, KEY)
     assert float(found) == pytest.approx(float(plain.objective(params, task, KEY)), rel=1e-6)
 
 

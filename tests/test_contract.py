@@ -30,7 +30,7 @@ from mamljax import (
     tasks,
     unroll,
 )
-from mamljax.checkpoint import Checkpoints
+from mamljax.running.checkpoint import Checkpoints
 from mamljax.sharding import task_mesh
 
 KEY = jax.random.key(5)
@@ -76,7 +76,7 @@ CASES = {
     "cavia": regression(algorithms.cavia, (2,)),
     "imaml": regression(algorithms.imaml),
     "reptile": regression(algorithms.reptile),
-    "context_vector": regression(baselines.context_vector, (2,)),
+    "context_vector": regression(algorithms.context_vector, (2,)),
     "pretrain": regression(baselines.pretrain),
     "oracle": Case(lambda **more: baselines.oracle(DENSE, MSE, **more), learns=False),
     "fine_tune": Case(
@@ -269,7 +269,7 @@ def signed_maml(model, loss_fn, *, inner_lr, num_steps, **options):
 
     tx = optax.GradientTransformation(optax.init_empty_state, update)
     loss = task_loss(model, loss_fn)
-    adapt = unroll(inner_update(loss, everything, tx), everything, tx, num_steps)
+    adapt = unroll(inner_update(loss, everything, tx), num_steps)
     objective = query_loss(adapt, loss)
     meta_gradient = backprop(objective, **options)
     return Learner(model.init, adapt, model.apply, loss_fn, objective, meta_gradient)
@@ -281,7 +281,7 @@ def test_a_method_of_ones_own_keeps_the_contract_trains_and_is_evaluated(batch_o
     check_contract(learner, params, batch)
     sampler, tx = tasks.sinusoid(5, 5), optax.adam(0.01)
     step, state = meta_step(learner.meta_gradient, tx), init_state(params, tx)
-    state = fit(step, state, sampler, KEY, num_steps=300, meta_batch=8, chunk=100)
+    state = fit(step, state, sampler, KEY, num_steps=300, meta_batch=8, steps_per_call=100)
     before, after = (
         evaluate(learner, p, sampler, KEY, num_tasks=50, num_steps=2).mean[-1]
         for p in (params, state.meta_params)

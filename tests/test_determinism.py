@@ -18,13 +18,13 @@ ROUNDING = 1e-6
 def trained(learner_of):
     """Parameters after training and test losses, both as vectors, for options of `maml`."""
 
-    def train(*, chunk=20, seed=0, **options):
+    def train(*, steps_per_call=20, seed=0, **options):
         learner, sampler, tx = learner_of(**options), tasks.sinusoid(5, 5), optax.adam(1e-3)
         params = learner.init(jax.random.key(seed), np.zeros((1, 1), np.float32))
         step, state = meta_step(learner.meta_gradient, tx), init_state(params, tx)
         state = fit(
             step, state, sampler, jax.random.key(seed + 1),
-            num_steps=STEPS, meta_batch=META_BATCH, chunk=chunk,
+            num_steps=STEPS, meta_batch=META_BATCH, steps_per_call=steps_per_call,
         )  # fmt: skip
         report = evaluate(learner, state.meta_params, sampler, jax.random.key(2), num_tasks=8)
         return np.asarray(ravel_pytree(state.meta_params)[0]), np.asarray(report.values)
@@ -42,7 +42,7 @@ def test_another_seed_is_another_run(trained):
 
 
 def test_the_length_of_compiled_calls_changes_no_bit(trained):
-    for first, second in zip(trained(), trained(chunk=7), strict=True):
+    for first, second in zip(trained(), trained(steps_per_call=7), strict=True):
         np.testing.assert_array_equal(first, second)
 
 

@@ -1,5 +1,7 @@
 """Meta-testing: the right numbers, on the same tasks for everyone, with nothing left out."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,9 +66,9 @@ def test_only_one_chunk_of_tasks_is_ever_drawn(learner_of):
     meta_params = learner.init(KEY, jnp.zeros((1, 1)))
 
     def memory(num_tasks):
-        curves = jax.jit(query_curves, static_argnums=(0, 1, 2, 3, 4, 5))
-        sampler = tasks.sinusoid(100, 100)
-        lowered = curves.lower(learner, sampler, num_tasks, 1, None, 2, meta_params, KEY)
+        sizes = {"num_tasks": num_tasks, "num_steps": 1, "task_chunk": 2}
+        curves = functools.partial(query_curves, learner, tasks.sinusoid(100, 100), **sizes)
+        lowered = jax.jit(curves).lower(meta_params, KEY)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     # A hundred tasks alone would take 160 kB.

@@ -18,18 +18,29 @@ LAYERS = [
     {"processes"},
     {"sharding"},
     {"partition", "inner_optim", "losses", "models", "tasks"},
-    {"inner", "implicit"},
+    {"inner"},
+    {"implicit"},
     {"objective"},
     {"meta"},
     {"algorithms"},
     {"evaluate", "train"},
-    {"baselines", "files"},
+    {"tuning", "baselines"},
+    {"running"},
     {"rl"},
-    {"checkpoint", "metrics", "progress", "report", "plots"},
     {"data"},
     {"__main__"},
 ]
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
+# The same for the experiments, which may import all of mamljax. Below them are the configs.
+SHELVES = [
+    {"harness"},
+    {"few_shot", "meta_rl", "regression"},
+    {"sinusoid", "omniglot", "miniimagenet", "cifar_fs", "navigation", "locomotion", "prepare"},
+    {"summary"},
+    {"results"},
+    {"benchmark"},
+]
+SHELF = {name: level for level, names in enumerate(SHELVES) for name in names}
 # What the core may import from outside; everything else enters through an argument.
 CORE = [name for name in LAYER if LAYER[name] <= LAYER["algorithms"] and name != "models"]
 HEAVY = [
@@ -73,6 +84,76 @@ def test_imports_go_one_way(name, path):
         # Not a layer: a name of the root package, which itself imports everything.
         assert other in LAYER, f"{path} imports mamljax.{other}: import from its module instead"
         assert LAYER[other] < LAYER[name], f"{path} imports mamljax.{other}, a later layer"
+
+
+def modules_of(folder):
+    """``(shelf, path)`` of every module of the experiments, or of the configs."""
+    for path in sorted((PACKAGE.parent / folder).rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent / folder).with_suffix("").parts
+        if parts[0] != "__init__":
+            yield parts[0], path
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [pytest.param(*s, id="/".join(s[1].parts[-2:])) for s in modules_of("experiments")],
+)
+def test_experiments_import_one_way(name, path):
+    assert name in SHELF, f"give experiments.{name} a shelf"
+    for other in (module.split(".") for module in imported(path)):
+        if other[0] != "experiments" or other[1] == name:
+            continue
+        assert SHELF[other[1]] < SHELF[name], f"{path} imports {'.'.join(other)}, a later shelf"
+
+
+def modules_imported(folder):
+    """By module, the modules of the same folder that it imports while it is loaded."""
+    root = PACKAGE.parent
+    names = {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sorted((root / folder).rglob("*.py"))
+    }
+    return {
+        module: {
+            known
+            for name in imported_at_top(path)
+            for known in (name, name.rpartition(".")[0])
+            if known in names and known != module
+        }
+        for module, path in names.items()
+    }
+
+
+def imported_at_top(path):
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("folder", ["mamljax", "experiments", "configs"])
+def test_no_modules_import_each_other_in_a_circle(folder):
+    # A package is left out: it hands on what its modules have, and they name each other in full.
+    graph = modules_imported(folder)
+    packages = {m for m in graph if any(other.startswith(f"{m}.") for other in graph)}
+    graph = {m: known - packages for m, known in graph.items() if m not in packages}
+    while leaves := [module for module, known in graph.items() if not known & graph.keys()]:
+        for module in leaves:
+            del graph[module]
+    assert graph == {}
+
+
+def test_configs_know_nothing_of_the_rest():
+    outside = {m.split(".")[0] for _, path in modules_of("configs") for m in imported(path)}
+    assert not outside & {"experiments", "mamljax", "tests"}
+
+
+def test_the_experiments_are_commands_and_shelves():
+    folder = PACKAGE.parent / "experiments"
+    for path in folder.glob("*.py"):
+        if path.name != "__init__.py":
+            assert '__name__ == "__main__"' in path.read_text(), f"{path.name} is no command"
 
 
 def test_core_needs_only_jax_and_optax():

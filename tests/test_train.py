@@ -1,4 +1,4 @@
-"""Meta-training: chunks, hooks, resuming, and stopping at the first number that is not finite."""
+"""Meta-training: calls, hooks, resuming, and stopping at the first number that is not finite."""
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +28,12 @@ def start(tx, value=3.0):
 
 @pytest.fixture
 def run():
-    """`fit` on the cheap problem; returns the final state and every chunk that a hook saw."""
+    """`fit` on the cheap problem; returns the final state and every call that a hook saw."""
 
     def run(state=None, *, objective=distance, sampler=noise, tx=None, hooks=(), **options):
         tx = optax.sgd(0.1) if tx is None else tx
         step, seen = meta_step(backprop(objective), tx), []
-        options = {"num_steps": 10, "meta_batch": 3, "chunk": 4, **options}
+        options = {"num_steps": 10, "meta_batch": 3, "steps_per_call": 4, **options}
         state = start(tx) if state is None else state
         final = fit(step, state, sampler, KEY, hooks=[seen.append, *hooks], **options)
         return final, seen
@@ -41,30 +41,31 @@ def run():
     return run
 
 
-def history(chunks, name):
-    return np.concatenate([getattr(chunk.metrics, name) for chunk in chunks])
+def history(calls, name):
+    return np.concatenate([getattr(call.metrics, name) for call in calls])
 
 
 @pytest.mark.parametrize(
-    ("chunk", "steps"), [(4, [4, 8, 10]), (5, [5, 10]), (1, list(range(1, 11))), (100, [10])]
+    ("steps_per_call", "steps"),
+    [(4, [4, 8, 10]), (5, [5, 10]), (1, list(range(1, 11))), (100, [10])],
 )
-def test_hooks_see_every_chunk(run, chunk, steps):
-    # The step is read while the chunk is fresh: the next one takes over the state's memory.
+def test_hooks_see_every_call(run, steps_per_call, steps):
+    # The step is read while the call is fresh: the next one takes over the state's memory.
     seen_steps = []
-    state, chunks = run(chunk=chunk, hooks=[lambda c: seen_steps.append(c.step)])
+    state, calls = run(steps_per_call=steps_per_call, hooks=[lambda c: seen_steps.append(c.step)])
     assert state.step == 10
     assert seen_steps == steps
-    for c, length in zip(chunks, np.diff([0, *steps]), strict=True):
+    for c, length in zip(calls, np.diff([0, *steps]), strict=True):
         assert c.metrics.loss.shape == c.metrics.grad_norm.shape == (length,)
         assert c.metrics.task_losses.shape == (length, 3)
         assert (c.num_steps, c.meta_batch) == (10, 3)
         assert c.iterations_per_second == length / c.seconds > 0
-        assert c.compile_seconds == chunks[0].compile_seconds > 0
+        assert c.compile_seconds == calls[0].compile_seconds > 0
 
 
 def test_metrics_are_those_of_each_iteration(run):
-    _, whole = run(chunk=10)
-    _, parts = run(chunk=3)
+    _, whole = run(steps_per_call=10)
+    _, parts = run(steps_per_call=3)
     for name in ("loss", "task_losses", "grad_norm"):
         np.testing.assert_array_equal(history(whole, name), history(parts, name))
     losses = history(whole, "task_losses")
@@ -80,23 +81,23 @@ def test_one_program_is_compiled_per_run(run):
         traces.append(1)
         return distance(meta_params, task, key)
 
-    _, chunks = run(objective=counted, hooks=[lambda _: traces_so_far.append(len(traces))])
-    assert len(chunks) == 3  # the last one shorter
+    _, calls = run(objective=counted, hooks=[lambda _: traces_so_far.append(len(traces))])
+    assert len(calls) == 3  # the last one shorter
     assert traces_so_far[0] == traces_so_far[-1] == len(traces)
 
 
 def test_a_hook_can_stop_the_run_but_not_the_other_hooks(run):
     called = []
-    state, chunks = run(
+    state, calls = run(
         num_steps=40,
         hooks=[
-            lambda chunk: called.append("first"),  # None does not stop
-            lambda chunk: chunk.step >= 8,
-            lambda chunk: called.append("last"),
+            lambda call: called.append("first"),  # None does not stop
+            lambda call: call.step >= 8,
+            lambda call: called.append("last"),
         ],
     )
     assert state.step == 8
-    assert len(chunks) == 2
+    assert len(calls) == 2
     assert called == ["first", "last"] * 2
 
 
@@ -115,14 +116,14 @@ def test_a_run_in_parts_is_bit_for_bit_the_whole_run(learner_of):
             KEY,
             num_steps=num_steps,
             meta_batch=4,
-            chunk=4,
-            hooks=[lambda chunk: losses.extend(chunk.metrics.loss)],
+            steps_per_call=4,
+            hooks=[lambda call: losses.extend(call.metrics.loss)],
         )
 
     losses = []
     whole, expected_losses = go_on(beginning, 10), losses
     losses, state = [], beginning
-    for pause in (4, 6, 10):  # at the end of a chunk, and in the middle of one
+    for pause in (4, 6, 10):  # at the end of a call, and in the middle of one
         state = go_on(state, pause)
         assert state.step == pause
     jax.tree.map(np.testing.assert_array_equal, state, whole)
@@ -143,9 +144,9 @@ def test_the_callers_state_stays_valid(run):
 @pytest.mark.parametrize("num_steps", [0, 5])
 def test_a_finished_run_is_returned_as_it_is(run, num_steps):
     state = start(optax.sgd(0.1))._replace(step=jnp.array(5))
-    final, chunks = run(state, num_steps=num_steps)
+    final, calls = run(state, num_steps=num_steps)
     assert final is state
-    assert chunks == []
+    assert calls == []
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_a_finished_run_is_returned_as_it_is(run, num_steps):
     [
         ({"num_steps": -1}, "num_steps must be an integer of at least 0"),
         ({"meta_batch": 0}, "meta_batch must be an integer of at least 1"),
-        ({"chunk": 0}, "chunk must be an integer of at least 1"),
+        ({"steps_per_call": 0}, "steps_per_call must be an integer of at least 1"),
     ],
     ids=str,
 )
@@ -179,9 +180,9 @@ def show_draw(meta_params, task, key):
 @pytest.mark.parametrize("poison", [jnp.nan, jnp.inf])
 def test_a_loss_that_is_not_finite_names_iteration_and_task(run, poison):
     # A first run shows what each task draws; a second spoils one of them, known by its draw.
-    _, chunks = run(objective=show_draw)
+    _, calls = run(objective=show_draw)
     iteration, task = 6, 2
-    bad_draw = history(chunks, "task_losses")[iteration - 1, task]
+    bad_draw = history(calls, "task_losses")[iteration - 1, task]
 
     def spoilt(meta_params, key):
         fine = noise(meta_params, key)
@@ -189,12 +190,10 @@ def test_a_loss_that_is_not_finite_names_iteration_and_task(run, poison):
 
     seen_steps = []
     with pytest.raises(NonFiniteError) as error:
-        run(
-            objective=show_draw, sampler=spoilt, hooks=[lambda chunk: seen_steps.append(chunk.step)]
-        )
+        run(objective=show_draw, sampler=spoilt, hooks=[lambda call: seen_steps.append(call.step)])
     expected = "meta-iteration 6: the query loss of 1 of 3 tasks is not finite (task 2)"
     assert str(error.value).startswith(expected)
-    assert seen_steps == [4]  # iterations 5 to 8 are one chunk, which no hook sees
+    assert seen_steps == [4]  # iterations 5 to 8 are one call, which no hook sees
 
 
 def test_a_long_list_of_bad_tasks_is_cut(run):
@@ -220,9 +219,9 @@ def test_a_gradient_that_is_not_finite_is_detected_under_a_finite_loss(run, num_
 
 def test_a_transformation_may_skip_what_is_not_finite(run):
     tx = optax.apply_if_finite(optax.sgd(0.1), max_consecutive_errors=100)
-    state, chunks = run(start(tx, 0.0), objective=root, tx=tx)
+    state, calls = run(start(tx, 0.0), objective=root, tx=tx)
     assert state.step == 10
-    assert np.isinf(history(chunks, "grad_norm")).all()
+    assert np.isinf(history(calls, "grad_norm")).all()
     np.testing.assert_array_equal(state.meta_params, 0.0)
 
 
@@ -248,8 +247,8 @@ def test_line_searches_get_what_they_need(run, tx):
         return jax.tree.map(jnp.zeros_like, noise(meta_params, key))
 
     state = init_state(jnp.array([5.0, -3.0]), tx)
-    _, chunks = run(state, objective=bowl, sampler=same_task, tx=tx, num_steps=8)
-    losses = history(chunks, "loss")
+    _, calls = run(state, objective=bowl, sampler=same_task, tx=tx, num_steps=8)
+    losses = history(calls, "loss")
     # Plain descent with step size 1 would diverge on this curvature.
     assert np.all(np.diff(losses) <= 0)
     assert losses[-1] < 0.05 * losses[0]

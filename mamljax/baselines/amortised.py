@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from mamljax.checks import ArgumentError
 from mamljax.meta import backprop
 from mamljax.objective import query_loss, task_loss
 from mamljax.types import Adapted, Array, Batch, Learner, LossFn, Model, Params, PyTree
@@ -38,18 +39,18 @@ def amortised(
       task_chunk, mesh: see `backprop`.
 
     Raises:
-      ValueError: when adapting, if asked for inner steps.
-      TypeError: when adapting, if the support set is not one `Batch`.
+      ArgumentError: when adapting, if asked for inner steps.
+      ArgumentError: when adapting, if the support set is not one `Batch`.
     """
 
     def adapt(meta_params, support, key, *, num_steps=None, observe=None):
         if num_steps not in (None, 0):
-            raise ValueError(
+            raise ArgumentError(
                 f"num_steps={num_steps!r}: this learner reads its support set once and takes no "
                 "inner steps; leave num_steps out, or use 0."
             )
         if not isinstance(support, Batch):
-            raise TypeError(
+            raise ArgumentError(
                 "this learner reads one support set, a mamljax.Batch(inputs, targets); got "
                 f"{type(support).__name__}."
             )
@@ -69,10 +70,10 @@ def one_hot(labels: Any, ways: int, dtype: Any) -> Array:
     """Labels as rows, ``[K] -> [K, N]``; a label outside 0 to N - 1 becomes a row of zeros.
 
     Raises:
-      ValueError: unless the labels are a vector of integers.
+      ArgumentError: unless the labels are a vector of integers.
     """
     if jnp.ndim(labels) != 1 or not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
-        raise ValueError(
+        raise ArgumentError(
             "labels must be integers 0 to N - 1 of shape [K]; got shape "
             f"{jnp.shape(labels)} and dtype {jnp.result_type(labels)}."
         )

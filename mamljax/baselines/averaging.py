@@ -31,14 +31,14 @@ def train_regressors(
     tx: optax.GradientTransformation,
     penalty: str = "none",
     strength: float | Array = 0.0,
-    chunk: int = 50,
+    task_chunk: int = 50,
 ) -> Averaged:
     """Train a regressor per task, each from its own random weights, and average their parameters.
 
     Each minimises its support loss plus ``strength`` times a penalty: nothing, the squared norm of
     its parameters (``l2``), or their squared distance to the mean of the regressors trained so far
     (``mean``). The last makes every regressor depend on all before it, so they are trained one
-    after another; the others are independent and are trained `chunk` at a time.
+    after another; the others are independent and are trained `task_chunk` at a time.
 
     Args:
       model, loss_fn: what is fitted.
@@ -49,7 +49,7 @@ def train_regressors(
       tx: the optimizer.
       penalty: one of `PENALTIES`.
       strength: the penalty's weight; may be traced, so that strengths can be swept by `jax.vmap`.
-      chunk: regressors trained at a time where they are independent.
+      task_chunk: regressors trained at a time where they are independent.
     """
     checks.at_least("num_regressors", num_regressors, 1)
     checks.at_least("num_steps", num_steps, 1)
@@ -91,6 +91,6 @@ def train_regressors(
         total, errors = jax.lax.scan(after_another, zeros, (jnp.arange(num_regressors), keys))
         return Averaged(jax.tree.map(lambda x: x / num_regressors, total), errors)
     params, errors = jax.lax.map(
-        lambda key: train_one(key, zeros), keys, batch_size=min(chunk, num_regressors)
+        lambda key: train_one(key, zeros), keys, batch_size=min(task_chunk, num_regressors)
     )
     return Averaged(jax.tree.map(lambda x: jnp.mean(x, axis=0), params), errors)

@@ -83,7 +83,7 @@ def minibatches(
       decode: from the bytes of a batch to floats, as in `episodes`.
 
     Raises:
-      ValueError: if the arrays do not fit each other, or the images are not uint8.
+      ArgumentError: if the arrays do not fit each other, or the images are not uint8.
     """
     checks.at_least("size", size, 1)
     decode = unit_interval if decode is None else decode

@@ -9,6 +9,7 @@ from flax import linen as nn
 from mamljax import checks
 from mamljax.baselines.amortised import amortised, one_hot
 from mamljax.baselines.metric import cosine_similarity
+from mamljax.checks import ArgumentError
 from mamljax.losses import cross_entropy
 from mamljax.types import Array, Learner, LossFn, Model
 
@@ -103,15 +104,15 @@ def mann(
       options: ``task_chunk`` and ``mesh``, see `backprop`.
 
     Raises:
-      ValueError: for a size below 1, more read heads than slots, or a decay outside 0 to 1.
+      ArgumentError: for a size below 1, more read heads than slots, or a decay outside 0 to 1.
     """
     sizes = {"ways": ways, "hidden": hidden, "slots": slots, "width": width, "reads": reads}
     for name, size in sizes.items():
         checks.at_least(name, size, 1)
     if reads > slots:
-        raise ValueError(f"reads={reads} heads need a slot each to write to, but slots={slots}.")
+        raise ArgumentError(f"reads={reads} heads need a slot each to write to, but slots={slots}.")
     if not 0 <= decay <= 1:
-        raise ValueError(f"decay must be a number from 0 to 1; got {decay!r}.")
+        raise ArgumentError(f"decay must be a number from 0 to 1; got {decay!r}.")
     cell = MemoryCell(ways, hidden, slots, width, reads, decay)
 
     def init(key, inputs):

@@ -2,7 +2,7 @@
 
 from mamljax.data.cache import ImageSet
 from mamljax.data.files import DataError
-from mamljax.data.listing import SCHEMES, splits
 from mamljax.data.loading import load
+from mamljax.data.splits import SCHEMES, split_names
 
-__all__ = ["SCHEMES", "DataError", "ImageSet", "load", "splits"]
+__all__ = ["SCHEMES", "DataError", "ImageSet", "load", "split_names"]

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mamljax.checks import ArgumentError
 from mamljax.data.files import DataError, File, fingerprint
 from mamljax.data.sources import ImageClass, Source
-from mamljax.files import sealed, unsealed, write_json
-from mamljax.progress import progress
+from mamljax.running.files import sealed, unsealed, write_json
+from mamljax.running.progress import progress
 
 MANIFEST = "manifest.json"
 
@@ -114,7 +115,7 @@ def _read(home: Path, shape: Sequence[int], manifest: Manifest, choose: Choose) 
         for i, row in enumerate(rows):
             record = records[row]
             if record["name"].decode() != names[i] or len(record["images"]) != counts[i]:
-                raise ValueError(f"class {names[i]!r} is not what it should be")
+                raise ArgumentError(f"class {names[i]!r} is not what it should be")
             images[i, : counts[i]] = record["images"]
     except (ImportError, MemoryError):
         raise  # no fault of the files

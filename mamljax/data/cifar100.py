@@ -12,8 +12,8 @@ import numpy as np
 
 from mamljax.data.files import DataError, File, at, in_folder, in_tar
 from mamljax.data.images import Pixels, is_image
-from mamljax.data.listing import CIFAR100
 from mamljax.data.sources import ImageClass, Source, check_complete, from_files
+from mamljax.data.splits import CIFAR100
 
 BATCHES = ("train", "test")
 PYTHON = "cifar-100-python"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mamljax.data.files import DataError, File, in_folder
 from mamljax.data.images import Pixels, is_image
-from mamljax.data.listing import SPLITS
 from mamljax.data.sources import ImageClass, Source, from_files
+from mamljax.data.splits import SPLITS
 
 LAYOUT = f"Put images at SPLIT/CLASS/IMAGE, where SPLIT is one of {', '.join(SPLITS)}."
 

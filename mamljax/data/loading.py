@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from mamljax import checks
+from mamljax.checks import ArgumentError
 from mamljax.data import cache, cifar100, folders, miniimagenet, omniglot
 from mamljax.data.cache import ImageSet
-from mamljax.data.listing import SCHEMES, SPLITS, seventy_ten_twenty, splits
 from mamljax.data.sources import ImageClass, Source
+from mamljax.data.splits import SCHEMES, SPLITS, seventy_ten_twenty, split_names
 
 
 def load(
@@ -48,13 +49,13 @@ def load(
         them.
 
     Raises:
-      ValueError: for unknown names or options that do not belong to the source.
+      ArgumentError: for unknown names or options that do not belong to the source.
       DataError: (a ValueError) if files are missing or broken, or the cache cannot be written.
     """
     checks.one_of("source", source, (*SOURCES, "folder"))
     choose = _choice(source, split, scheme)
     if source != "folder" and (image_size or grayscale or resize):
-        raise ValueError(f"image_size, grayscale and resize are for folder, not for {source}.")
+        raise ArgumentError(f"image_size, grayscale and resize are for folder, not for {source}.")
     folder = None if data_dir is None else _folder_of(source, Path(data_dir))
     if download:
         _download(source, folder)
@@ -72,12 +73,12 @@ def load(
 def _choice(source: str, split: str, scheme: str | None) -> cache.Choose:
     """The function that picks the class names of a split."""
     if source in SCHEMES:
-        chosen = splits(source, scheme)
+        chosen = split_names(source, scheme)
         checks.one_of("split", split, chosen)
         return lambda names: chosen[split]
     checks.one_of("split", split, SPLITS)
     if scheme is not None:
-        raise ValueError(f"{source} has no schemes; got scheme={scheme!r}.")
+        raise ArgumentError(f"{source} has no schemes; got scheme={scheme!r}.")
     if source == "glyphs":
         return lambda names: [name for name in names if seventy_ten_twenty(name) == split]
     return lambda names: folders.of_split(names, split)
@@ -91,17 +92,17 @@ def _folder_of(source: str, data_dir: Path) -> Path:
 
 def _download(source: str, folder: Path | None) -> None:
     if source != "omniglot":
-        raise ValueError(f"download is for omniglot; the files of {source} go into data_dir.")
+        raise ArgumentError(f"download is for omniglot; the files of {source} go into data_dir.")
     if folder is None:
-        raise ValueError("download needs data_dir, the folder to put the files into.")
+        raise ArgumentError("download needs data_dir, the folder to put the files into.")
     omniglot.download(folder)
 
 
 def _own(folder: Path | None, size: tuple[int, int] | None, **options: bool) -> Source:
     if folder is None:
-        raise ValueError("folder needs data_dir, the folder of your images.")
+        raise ArgumentError("folder needs data_dir, the folder of your images.")
     if size is None or len(size) != 2:
-        raise ValueError(f"folder needs image_size=(height, width); got {size!r}.")
+        raise ArgumentError(f"folder needs image_size=(height, width); got {size!r}.")
     height, width = (checks.at_least("image_size", side, 1) for side in size)
     return folders.source(folder, (height, width), **options)
 

@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from mamljax.data.files import DataError, File, in_folder, in_zip
 from mamljax.data.images import Pixels, is_image
-from mamljax.data.listing import splits
 from mamljax.data.sources import ImageClass, Source, check_complete, from_files
+from mamljax.data.splits import split_names
 
 CSV = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
 PIXELS = Pixels(stored=(84, 84), shape=(84, 84, 3))
@@ -24,7 +24,7 @@ def source(classes_of: Mapping[str, Sequence[str]] | None = None, images: int = 
     Which images a class has is looked up in the csv files by file name, so the folders that the
     images lie in do not matter.
     """
-    expected = splits("miniimagenet") if classes_of is None else classes_of
+    expected = split_names("miniimagenet") if classes_of is None else classes_of
 
     def classes(files: list[File]) -> list[ImageClass]:
         by_name = {file.name: file for file in files}

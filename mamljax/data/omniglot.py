@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 from mamljax.data.files import DataError, File, in_folder, in_zip
 from mamljax.data.images import Pixels, is_image
-from mamljax.data.listing import OMNIGLOT
 from mamljax.data.sources import ImageClass, Source, check_complete, from_files
+from mamljax.data.splits import OMNIGLOT
 
 URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 MD5 = {

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from mamljax import checks
+from mamljax.checks import ArgumentError
 from mamljax.types import Model, Params, PyTree
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def from_function(
     offered = _accepts(apply, keywords)
 
     def missing(key, inputs):
-        raise ValueError(
+        raise ArgumentError(
             "this model was made by from_function without init, so it cannot make parameters: "
             "pass init=(key, inputs) -> params, or start from parameters of your own."
         )
@@ -64,7 +65,7 @@ def from_linen(module: "linen.Module", **call_options: Any) -> Model:
     from flax.core import DenyList
 
     if not isinstance(module, linen.Module):
-        raise TypeError(
+        raise ArgumentError(
             f"from_linen: module must be an instance of flax.linen.Module; got {module!r}. "
             "For flax.nnx use from_nnx, for a function from_function."
         )
@@ -99,14 +100,14 @@ def from_nnx(build: "Callable[[nnx.Rngs], nnx.Module]") -> Model:
     from flax import nnx
 
     if isinstance(build, nnx.Module):
-        raise TypeError(
+        raise ArgumentError(
             f"from_nnx: build must be a function of rngs, not a module ({type(build).__name__}): "
             "pass lambda rngs: ..., which builds it."
         )
     checks.is_function("build", build, "(nnx.Rngs) -> nnx.Module")
     module = build(nnx.Rngs(0))
     if not isinstance(module, nnx.Module):
-        raise TypeError(
+        raise ArgumentError(
             f"from_nnx: build must return a flax.nnx.Module; got {type(module).__name__}."
         )
     graph, template, other = nnx.split(module, nnx.Param, ...)

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from mamljax import checks
+from mamljax.checks import ArgumentError
 from mamljax.types import Model
 
 
@@ -24,18 +25,18 @@ def with_context(model: Model, shape: tuple[int, ...]) -> Model:
         repeated.
 
     Raises:
-      ValueError: for an empty shape, or one that does not fit the inputs.
+      ArgumentError: for an empty shape, or one that does not fit the inputs.
     """
     shape = checks.sizes("shape", shape)
     if not shape:
-        raise ValueError("shape must name at least the number of features; got an empty tuple.")
+        raise ArgumentError("shape must name at least the number of features; got an empty tuple.")
 
     def extended(context, inputs):
         if inputs.ndim <= len(shape) or any(
             length not in (1, found)
             for length, found in zip(shape[:-1], inputs.shape[-len(shape) : -1], strict=True)
         ):
-            raise ValueError(
+            raise ArgumentError(
                 f"a context of shape {shape} does not fit inputs of shape {inputs.shape}: give it "
                 "the inputs' shape without the examples, but its own number of features."
             )

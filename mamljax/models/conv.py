@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mamljax import checks
+from mamljax.checks import ArgumentError
 from mamljax.models.adapters import from_linen
 from mamljax.models.convolution import convolution, max_pool
 from mamljax.models.norm import NORMS, Norm
@@ -84,7 +85,7 @@ class ConvNet(nn.Module):
             norm = (self.norm, self.scale, self.offset, self.norm_steps)
             x = Block(self.filters, self.downsample, *norm, name=f"block_{index}")(x, step=step)
         if 0 in x.shape[1:3]:
-            raise ValueError(
+            raise ArgumentError(
                 f"conv_net: {self.blocks} blocks leave nothing of the images; use fewer blocks or "
                 "larger images."
             )
@@ -126,7 +127,7 @@ def conv_net(
     is 0; it is a parameter since the MAML authors' networks have it.
 
     Raises:
-      ValueError: for a number below 1 or an unknown name.
+      ArgumentError: for a number below 1 or an unknown name.
     """
     if outputs is not None:
         checks.at_least("outputs", outputs, 1)

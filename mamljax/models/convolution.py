@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mamljax import checks
+from mamljax.checks import ArgumentError
 
 FORMS = ("patches", "lax")
 """The ways to compute a convolution; all agree in value and in every derivative."""
@@ -50,11 +51,11 @@ def convolution(
       ``[K, ceil(H / stride), ceil(W / stride), F]``.
 
     Raises:
-      ValueError: if the shapes do not fit.
+      ArgumentError: if the shapes do not fit.
     """
     checks.at_least("stride", stride, 1)
     if images.ndim != 4 or kernel.ndim != 4 or images.shape[3] != kernel.shape[2]:
-        raise ValueError(
+        raise ArgumentError(
             "convolution: images must have shape [K, H, W, C] and the kernel [k, l, C, F]; got "
             f"{images.shape} and {kernel.shape}."
         )

@@ -7,6 +7,7 @@ import jax
 from flax import linen as nn
 
 from mamljax import checks
+from mamljax.checks import ArgumentError
 from mamljax.models.adapters import from_linen
 from mamljax.models.norm import NORMS, Norm
 from mamljax.types import Model
@@ -69,11 +70,11 @@ def mlp(
       activation: ``relu``, ``tanh`` or ``gelu``.
 
     Raises:
-      ValueError: for an empty or non-positive width, or an unknown name.
+      ArgumentError: for an empty or non-positive width, or an unknown name.
     """
     widths = checks.sizes("features", features)
     if not widths:
-        raise ValueError("features must name at least the output width; got an empty sequence.")
+        raise ArgumentError("features must name at least the output width; got an empty sequence.")
     checks.non_negative("init_std", init_std)
     inits: dict[str, Callable[..., Any]] = {
         "xavier_uniform": nn.initializers.xavier_uniform(),

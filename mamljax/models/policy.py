@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mamljax import checks
+from mamljax.checks import ArgumentError
 from mamljax.models.adapters import from_linen
 from mamljax.types import Array, Model
 
@@ -82,14 +83,14 @@ def gaussian_policy(
       min_std: its lower bound.
 
     Raises:
-      ValueError: for a size below 1, or standard deviations that are not 0 < min_std <= init_std.
+      ArgumentError: for a size below 1, or standard deviations but 0 < min_std <= init_std.
     """
     checks.at_least("action_size", action_size, 1)
     widths = checks.sizes("hidden", hidden)
     checks.finite("init_std", init_std)
     checks.finite("min_std", min_std)
     if not 0 < min_std <= init_std:
-        raise ValueError(
+        raise ArgumentError(
             f"standard deviations must be 0 < min_std <= init_std; got min_std={min_std!r} and "
             f"init_std={init_std!r}."
         )

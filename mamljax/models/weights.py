@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from mamljax.checks import ArgumentError
 from mamljax.types import Params
 
 _PUBLISHED = {
@@ -39,7 +40,7 @@ def from_arrays(arrays: Mapping[str, Any], like: Params) -> Params:
       like: parameters of the same network, such as fresh ones, or their shapes.
 
     Raises:
-      ValueError: naming every array that is missing or has another shape than the network.
+      ArgumentError: naming every array that is missing or has another shape than the network.
 
     >>> from mamljax import models
     >>> net = models.miniimagenet_net(5)
@@ -60,7 +61,7 @@ def from_arrays(arrays: Mapping[str, Any], like: Params) -> Params:
         if name not in named or np.shape(named[name]) != leaf.shape
     ]
     if wrong:
-        raise ValueError(
+        raise ArgumentError(
             "the arrays do not fit the network:\n"
             + "\n".join(wrong)
             + f"\nThere are {', '.join(sorted(arrays)) or 'none'}."

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mamljax import checks
+from mamljax.checks import ArgumentError
 from mamljax.rl.env import Env, EnvState
 from mamljax.types import Array, PyTree
 
@@ -124,7 +125,7 @@ def from_brax(
       done: whether the episode ends, of the same arguments; None takes Brax's own ``state.done``.
 
     Raises:
-      ValueError: for an environment whose observation is not a vector, and at the first step for
+      ArgumentError: for an environment whose observation is not a vector, and at the first step for
         a reward or an end that is not a scalar.
     """
     checks.is_function("sample_task", sample_task, "key -> task")
@@ -160,7 +161,7 @@ def from_brax(
 
     observation = jax.eval_shape(begin, jax.random.key(0)).obs
     if len(getattr(observation, "shape", ())) != 1:
-        raise ValueError(
+        raise ArgumentError(
             f"the environment's observation must be one vector; got {observation!r}. Flatten it in "
             "an environment of your own."
         )
@@ -175,5 +176,5 @@ def from_brax(
 
 def _scalar(name: str, value: Any) -> Array:
     if jnp.shape(value) != ():
-        raise ValueError(f"{name} must return a scalar; got shape {jnp.shape(value)}.")
+        raise ArgumentError(f"{name} must return a scalar; got shape {jnp.shape(value)}.")
     return jnp.asarray(value)

@@ -50,9 +50,8 @@ def maml(
     checks.step_size("inner_lr", inner_lr)
     checks.non_negative("data_credit", data_credit)
     partition = all_parameters() if partition is None else partition
-    tx = optax.sgd(inner_lr)
-    update = inner_update(task_loss(policy, inner_loss), partition, tx, first_order=first_order)
-    adapt = unroll(update, partition, tx, num_steps)
+    loss, tx = task_loss(policy, inner_loss), optax.sgd(inner_lr)
+    adapt = unroll(inner_update(loss, partition, tx, first_order=first_order), num_steps)
     objective = query_loss(adapt, task_loss(policy, outer_loss))
     if data_credit:
         objective = credit_for_data(objective, adapt, policy.apply, weight=data_credit)

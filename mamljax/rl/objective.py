@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mamljax.checks import ArgumentError
 from mamljax.rl.losses import mean_return
 from mamljax.types import AdaptFn, ApplyFn, ObjectiveFn, PerStep
 
@@ -31,7 +32,7 @@ def credit_for_data(
 
     def corrected(meta_params, task, key):
         if not isinstance(task.support, PerStep):
-            raise TypeError(
+            raise ArgumentError(
                 "credit_for_data needs recorded tasks with a PerStep support set; got "
                 f"{type(task.support).__name__}. Make them with mamljax.rl.recorded."
             )

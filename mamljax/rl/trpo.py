@@ -19,8 +19,9 @@ from jax.scipy.sparse.linalg import cg
 from jax.sharding import Mesh
 
 from mamljax import checks
+from mamljax.checks import ArgumentError
 from mamljax.rl.losses import divergence
-from mamljax.sharding import map_in_chunks, share_tasks, tasks_at_a_time
+from mamljax.sharding import over_tasks, tasks_at_a_time
 from mamljax.types import Array, Learner, Params, PerStep, PyTree, Task
 
 REASONS = ("accepted", "no improvement", "outside the trust region", "not finite")
@@ -116,7 +117,7 @@ def backtrack(
     checks.positive("max_kl", max_kl)
     checks.at_least("max_trials", max_trials, 1)
     if not 0 < decay < 1:
-        raise ValueError(f"decay must lie between 0 and 1; got {decay!r}.")
+        raise ArgumentError(f"decay must lie between 0 and 1; got {decay!r}.")
 
     def init(params):
         del params
@@ -197,13 +198,12 @@ def policy_arguments(
         params = learner.adapt(meta_params, task.support, key).params
         return learner.predict(params, task.query.inputs)
 
-    def over_tasks(function, meta_params, tasks, keys):
-        def share(meta_params, tasks_and_keys):
-            tasks, keys = tasks_and_keys
-            chunk = tasks_at_a_time(task_chunk, len(keys), tasks, meta_params)
-            return map_in_chunks(lambda each: function(meta_params, *each), tasks_and_keys, chunk)
-
-        return share_tasks(share, mesh, len(keys))(meta_params, (tasks, keys))
+    def on_all(function, meta_params, tasks, keys):
+        one_task = jax.eval_shape(lambda: jax.tree.map(lambda x: x[0], tasks))
+        chunk = tasks_at_a_time(task_chunk, one_task, meta_params)
+        return over_tasks(
+            lambda params, each: function(params, *each), meta_params, (tasks, keys), chunk, mesh
+        )
 
     def arguments(meta_params, tasks, key):
         _check_recorded(tasks)
@@ -214,7 +214,7 @@ def policy_arguments(
         )
 
         def policies(meta_params):
-            return over_tasks(adapted_policy, meta_params, few, keys)
+            return on_all(adapted_policy, meta_params, few, keys)
 
         found, push = jax.linearize(policies, meta_params)
         pull = jax.linear_transpose(push, meta_params)
@@ -233,7 +233,7 @@ def policy_arguments(
                 policy = adapted_policy(meta_params, task, key)
                 return loss, divergence(policy, task.query.targets)
 
-            losses, kls = over_tasks(one_task, meta_params, tasks, keys)
+            losses, kls = on_all(one_task, meta_params, tasks, keys)
             return jnp.mean(losses), jnp.mean(kls)
 
         return {"curvature": curvature, "trial": trial}
@@ -243,7 +243,7 @@ def policy_arguments(
 
 def _check_recorded(tasks: Task) -> None:
     if not isinstance(tasks.support, PerStep):
-        raise TypeError(
+        raise ArgumentError(
             "policy_arguments needs tasks that were recorded, with a PerStep support set; got "
             f"{type(tasks.support).__name__}. Make them with mamljax.rl.recorded(sampler, adapt)."
         )
@@ -252,7 +252,7 @@ def _check_recorded(tasks: Task) -> None:
 def _required(name: str, value: Any) -> Any:
     """`value`, which optax's signature lets callers leave out."""
     if value is None:
-        raise ValueError(
+        raise ArgumentError(
             f"the update needs the argument {name}: train with mamljax.rl.trpo_step, or "
             "meta_step(..., extra_args=mamljax.rl.policy_arguments(...))."
         )

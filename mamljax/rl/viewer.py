@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from mamljax import files
+from mamljax.checks import ArgumentError
 from mamljax.rl.env import EnvState
+from mamljax.running import files
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -50,7 +51,7 @@ def write_rollouts(
       title: of the page.
 
     Raises:
-      ValueError: for a rollout that is not one episode, or without a finite state.
+      ArgumentError: for a rollout that is not one episode, or without a finite state.
     """
     panels = "\n".join(_panel(environment, name, states) for name, states in rollouts.items())
     files.write_text(path, PAGE.format(title=html.escape(title), panels=panels))
@@ -60,7 +61,7 @@ def _panel(environment: Any, name: str, states: EnvState) -> str:
     from brax.io import html as brax_html
 
     if np.ndim(states.done) != 1:
-        raise ValueError(
+        raise ArgumentError(
             f"rollouts[{name!r}] must be one episode, with leaves [H, ...]; its done has shape "
             f"{np.shape(states.done)}. Choose one by jax.tree.map(lambda leaf: leaf[0], states)."
         )
@@ -73,7 +74,7 @@ def _panel(environment: Any, name: str, states: EnvState) -> str:
     # A diverged simulation has no position to be drawn at.
     drawn = [moment for moment in moments if np.isfinite(moment.x.pos).all()]
     if not drawn:
-        raise ValueError(f"rollouts[{name!r}] holds no state with finite positions to draw.")
+        raise ArgumentError(f"rollouts[{name!r}] holds no state with finite positions to draw.")
     # The viewer shows one state per timestep: an environment's step, not the simulator's.
     system: Any = environment.sys.tree_replace({"opt.timestep": environment.dt})
     film = brax_html.render(system, drawn, height="100vh", colab=False)

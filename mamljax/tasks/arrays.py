@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from mamljax import checks
+from mamljax.checks import ArgumentError
 from mamljax.types import Batch, PyTree, Sampler, Task
 
 
@@ -18,20 +19,20 @@ def from_arrays(inputs: PyTree, targets: PyTree, *, shots: int, queries: int) ->
       queries: query examples ``Q`` per task.
 
     Raises:
-      ValueError: if the leading axes differ, or a task has fewer than K + Q examples.
+      ArgumentError: if the leading axes differ, or a task has fewer than K + Q examples.
     """
     checks.at_least("shots", shots, 1)
     checks.at_least("queries", queries, 1)
     data = jax.tree.map(jnp.asarray, Batch(inputs, targets))
     num_tasks = checks.leading_axis("inputs and targets", data)
     if num_tasks == 0:
-        raise ValueError("inputs and targets hold no tasks: their leading axis has length 0.")
+        raise ArgumentError("inputs and targets hold no tasks: their leading axis has length 0.")
     # The second axis, checked on the first task alone: all tasks of one array share it.
     num_examples = checks.leading_axis(
         "inputs and targets, of one task", jax.tree.map(lambda x: x[0], data)
     )
     if num_examples < shots + queries:
-        raise ValueError(
+        raise ArgumentError(
             f"shots + queries = {shots + queries} examples are needed per task, but the arrays "
             f"hold {num_examples}: lower shots or queries."
         )

@@ -8,6 +8,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from mamljax import checks
+from mamljax.checks import ArgumentError
 from mamljax.types import Array, Batch, Sampler, Task
 
 
@@ -33,7 +34,7 @@ def episodes(
       decode: from the bytes of a batch to floats; `unit_interval` by default.
 
     Raises:
-      ValueError: if there are fewer classes than ways, or a class has fewer than K + Q images.
+      ArgumentError: if there are fewer classes than ways, or a class has fewer than K + Q images.
     """
     checks.at_least("ways", ways, 2)
     checks.at_least("shots", shots, 1)
@@ -43,17 +44,19 @@ def episodes(
     counts = images_per_class(images, counts)
     num_classes, most = images.shape[:2]
     if num_classes < ways:
-        raise ValueError(
+        raise ArgumentError(
             f"ways={ways} classes are needed per task, but the images are of {num_classes} "
             "classes: lower ways, or use a split with more classes."
         )
     if (fewest := counts.min()) < shots + queries:
-        raise ValueError(
+        raise ArgumentError(
             f"shots + queries = {shots + queries} images are needed per class, but class "
             f"{counts.argmin()} has {fewest}: lower shots or queries, or leave the class out."
         )
     if rotate and images.shape[2] != images.shape[3]:
-        raise ValueError(f"rotate needs square images; got {images.shape[2]} x {images.shape[3]}.")
+        raise ArgumentError(
+            f"rotate needs square images; got {images.shape[2]} x {images.shape[3]}."
+        )
 
     def sampler(images, counts, meta_params, key):
         del meta_params
@@ -83,10 +86,10 @@ def images_per_class(images: Array | np.ndarray, counts: Array | np.ndarray | No
     """The checked number of images of each class, ``[C]``.
 
     Raises:
-      ValueError: unless the images are uint8 ``[C, M, H, W, ch]`` and the counts fit them.
+      ArgumentError: unless the images are uint8 ``[C, M, H, W, ch]`` and the counts fit them.
     """
     if np.ndim(images) != 5 or getattr(images, "dtype", None) != np.uint8:
-        raise ValueError(
+        raise ArgumentError(
             "images must be a uint8 array of shape [C, M, H, W, ch]; got "
             f"{getattr(images, 'dtype', type(images).__name__)} of shape {np.shape(images)}."
         )
@@ -98,7 +101,7 @@ def images_per_class(images: Array | np.ndarray, counts: Array | np.ndarray | No
         or counts.shape != (num_classes,)
         or not np.all((counts >= 1) & (counts <= most))
     ):
-        raise ValueError(
+        raise ArgumentError(
             f"counts must hold an integer from 1 to {most} for each of the {num_classes} classes; "
             f"got {counts.tolist()}."
         )

@@ -5,7 +5,8 @@ from jax.sharding import Mesh
 from jax.tree_util import Partial
 
 from mamljax import checks
-from mamljax.sharding import map_in_chunks, share_tasks
+from mamljax.checks import ArgumentError
+from mamljax.sharding import over_tasks
 from mamljax.types import Params, Sampler, Task
 
 
@@ -33,14 +34,14 @@ def sample_tasks(
     checks.at_least("num_tasks", num_tasks, 1)
     chunk = checks.at_least("task_chunk", num_tasks if task_chunk is None else task_chunk, 1)
 
-    def draw(shared, keys):
+    def draw(shared, key):
         sampler, meta_params = shared
-        return map_in_chunks(lambda key: sampler(meta_params, key), keys, chunk)
+        return sampler(meta_params, key)
 
     keys = jax.random.split(key, num_tasks)
-    tasks = share_tasks(draw, mesh, num_tasks)((as_partial(sampler), meta_params), keys)
+    tasks = over_tasks(draw, (as_partial(sampler), meta_params), keys, chunk, mesh)
     if not isinstance(tasks, Task):
-        raise TypeError(
+        raise ArgumentError(
             f"sampler must return a mamljax.Task(support, query); got {type(tasks).__name__}."
         )
     return tasks

@@ -7,9 +7,10 @@ import optax
 import pytest
 
 from mamljax import losses, maml, models, tasks
-from mamljax.baselines import oracle, pretrain, train_regressors, tune_inner_lr
+from mamljax.baselines import oracle, pretrain, train_regressors
 from mamljax.evaluate import evaluate
 from mamljax.sharding import task_mesh
+from mamljax.tuning import tune_inner_lr
 
 MSE = losses.mean_squared_error
 MODEL = models.mlp((8, 1))
@@ -81,7 +82,7 @@ def test_tuning_finds_the_best_candidate_and_equals_separate_evaluations():
         tune_inner_lr(build, params, sampler, key, candidates=(), **options)
 
 
-def regress(penalty, strength=0.0, number=6, chunk=50, num_steps=300):
+def regress(penalty, strength=0.0, number=6, task_chunk=50, num_steps=300):
     return train_regressors(
         LINEAR,
         MSE,
@@ -92,12 +93,12 @@ def regress(penalty, strength=0.0, number=6, chunk=50, num_steps=300):
         tx=optax.sgd(0.02),
         penalty=penalty,
         strength=strength,
-        chunk=chunk,
+        task_chunk=task_chunk,
     )
 
 
 def test_averages_do_not_depend_on_how_many_are_trained_at_a_time():
-    whole, parts = regress("none"), regress("none", chunk=4)
+    whole, parts = regress("none"), regress("none", task_chunk=4)
     np.testing.assert_allclose(whole.params["w"], parts.params["w"], rtol=1e-5)
     np.testing.assert_allclose(whole.errors, parts.errors, rtol=1e-5)
 

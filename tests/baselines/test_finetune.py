@@ -7,10 +7,11 @@ import optax
 import pytest
 
 from mamljax import Batch, Task, evaluate, fit, init_state, meta_step, models
-from mamljax.baselines import fine_tune, minibatches, nearest_neighbour, tune_inner_lr, with_head
+from mamljax.baselines import fine_tune, minibatches, nearest_neighbour, with_head
 from mamljax.losses import accuracy, cross_entropy
 from mamljax.partition import by_path
 from mamljax.tasks import episodes
+from mamljax.tuning import tune_inner_lr
 
 KEY = jax.random.key(0)
 BODY = models.from_function(
@@ -93,7 +94,7 @@ def test_from_training_to_test(task):
         KEY,
         num_steps=100,
         meta_batch=1,
-        hooks=[lambda chunk: losses.extend(chunk.metrics.loss)],
+        hooks=[lambda call: losses.extend(call.metrics.loss)],
     )
     assert np.mean(losses[-10:]) < 0.5 * losses[0]
     test = episodes(IMAGES, ways=3, shots=2, queries=4)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mamljax.data import DataError, glyphs, load, loading, splits
+from mamljax.data import DataError, glyphs, load, loading, split_names
 
 DEFAULT_FOLDER = Path(__file__).parents[3] / "shared" / "data"
 REAL = Path(os.environ.get("MAMLJAX_DATA", DEFAULT_FOLDER))
@@ -170,7 +170,7 @@ def real(tmp_path_factory):
 
 @pytest.mark.parametrize("scheme", ["paper", "code", "vinyals"])
 def test_real_omniglot(real, scheme):
-    for split, names in splits("omniglot", scheme).items():
+    for split, names in split_names("omniglot", scheme).items():
         found = real(split, scheme)
         assert found.names == names
         assert found.images.shape == (len(names), 20, 28, 28, 1)

@@ -13,7 +13,8 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import config_values, distributed
+from experiments.harness import distributed
+from experiments.harness.config import check
 from mamljax.__main__ import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -196,7 +197,7 @@ def check_config(arguments):
     for name in ("workdir", *distributed.FLAGS):
         flags.DEFINE_string(name, None, "", flag_values=own)
     assert own(argv) == ["experiment"]
-    config_values.check(own.config)
+    check(own.config)
     assert own.workdir is not None
 
 

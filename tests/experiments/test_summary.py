@@ -4,12 +4,17 @@ import numpy as np
 import pytest
 
 from experiments import summary
+from mamljax.checks import ArgumentError
+from mamljax.evaluate import summarise
+from mamljax.running import files, plots
+from mamljax.running import report as reports
 
 
 def report(seed, *means, diverged=0, experiment="sinusoid"):
     row = {
         "method": "maml",
         "setting": "5-shot",
+        "metric": "mse",
         "steps": [0, 1],
         "mean": list(means),
         "ci95": [0.3, 0.4],
@@ -20,27 +25,31 @@ def report(seed, *means, diverged=0, experiment="sinusoid"):
     return {"experiment": experiment, "seed": seed, "results": [row]}
 
 
+def table(records):
+    return "\n".join(reports.markdown_table(reports.table(records)))
+
+
 def test_a_row_has_mean_range_paper_and_diverged_tasks():
-    text = summary.table([report(0, 3.0, 0.5), report(1, 4.0, 0.7, diverged=2)])
+    text = table([report(0, 3.0, 0.5), report(1, 4.0, 0.7, diverged=2)])
     assert "| 3.5 ± 0.21 (3 to 4) | 0.6 ± 0.28 (0.5 to 0.7) **0.67** | 2/1200 |" in text
 
 
 def test_a_mean_lost_to_divergence_is_not_averaged_away():
-    text = summary.table([report(0, 3.0, 0.5), report(1, 4.0, None)])
+    text = table([report(0, 3.0, 0.5), report(1, 4.0, None)])
     assert "| nan ± 0.28 (nan to nan) **0.67** |" in text
 
 
 @pytest.mark.parametrize("other", [report(0, 1.0, 1.0), report(1, 1.0, 1.0, experiment="omniglot")])
 def test_what_does_not_belong_together_is_refused(other):
     with pytest.raises(ValueError, match="one report per seed"):
-        summary.table([report(0, 3.0, 0.5), other])
+        table([report(0, 3.0, 0.5), other])
 
 
 def test_a_method_that_takes_no_steps_leaves_the_others_columns_empty():
     oracle = {"method": "oracle", "steps": [0], "mean": [-2.0], "ci95": [0.1], "paper": None}
     first = report(0, -40.0, -11.0)
     first["results"].append(first["results"][0] | oracle)
-    text = summary.table([first])
+    text = table([first])
     assert "| oracle | 5-shot | -2 ± 0.1 |  | 0/600 |" in text
 
 
@@ -50,13 +59,13 @@ def test_reports_that_differ_in_the_seed_alone_go_together():
             "config": {"seed": seed, "train": {"steps": steps}}
         }
 
-    reports = [of(0, 1), of(0, 5), of(1, 1), of(1, 1, "omniglot")]
-    assert summary.groups(reports) == [[reports[0], reports[2]], [reports[1]], [reports[3]]]
+    found = [of(0, 1), of(0, 5), of(1, 1), of(1, 1, "omniglot")]
+    assert reports.groups(found) == [[found[0], found[2]], [found[1]], [found[3]]]
 
 
 def test_curves_are_means_over_seeds_beside_the_papers():
     found = [report(seed, 3.0 + seed, 0.5) for seed in (0, 1)]
-    curve = summary.curves(found)["5-shot"]["maml"]
+    curve = plots.curves(found)["5-shot"]["maml"]
     np.testing.assert_allclose(curve.mean, [3.5, 0.5])
     np.testing.assert_allclose(curve.ci95, np.array([0.3, 0.4]) / np.sqrt(2))
     assert curve.published == {1: 0.67}
@@ -66,4 +75,57 @@ def test_curves_are_means_over_seeds_beside_the_papers():
 def test_what_is_no_report_is_refused(tmp_path, text):
     (tmp_path / "report.json").write_text(text)
     with pytest.raises(ValueError, match=r"report\.json (is not the report|holds no results)"):
-        summary.read([str(tmp_path)])
+        reports.read([str(tmp_path)])
+
+
+def run_of(workdir, scores, method="maml"):
+    """A work directory with the report of one method, from scores by task ``[T, S + 1]``."""
+    workdir.mkdir()
+    config = {"seed": 0, "evaluate": {"num_tasks": len(scores)}, "train": {"lr": str(workdir)}}
+    found = reports.Report(workdir, "sinusoid", config)
+    found.add(method, "5-shot", "mse", summarise(scores, scores))
+    found.publish({method: {"iterations": 1}}, {})
+    return str(workdir)
+
+
+def test_paired_differences_have_the_interval_of_the_differences(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    shared = 10 * rng.normal(size=(50, 3))  # tasks differ far more than runs do
+    gain = np.array([0.0, 1.0, 2.0]) + 0.1 * rng.normal(size=(50, 3))
+    first, second = run_of(tmp_path / "a", shared + gain), run_of(tmp_path / "b", shared)
+    capsys.readouterr()
+    summary.main([first, second, "--paired"])
+    half = 1.96 * gain.std(axis=0) / np.sqrt(50)
+    cells = " | ".join(f"{m:+.3g} ± {h:.2g}" for m, h in zip(gain.mean(0), half, strict=True))
+    assert f"| maml | 5-shot | {cells} |" in capsys.readouterr().out
+
+
+def test_two_methods_are_compared_where_none_is_common(tmp_path, capsys):
+    first = run_of(tmp_path / "a", np.ones((4, 2)))
+    second = run_of(tmp_path / "b", np.zeros((4, 2)), method="fomaml")
+    capsys.readouterr()
+    summary.main([first, second, "--paired"])
+    assert "| maml - fomaml | 5-shot | +1 ± 0 | +1 ± 0 |" in capsys.readouterr().out
+
+
+def test_only_the_same_tasks_are_paired(tmp_path, capsys):
+    runs = [run_of(tmp_path / "a", np.ones((4, 2))), run_of(tmp_path / "b", np.ones((5, 2)))]
+    with pytest.raises(SystemExit):
+        summary.main([*runs, "--paired"])
+    assert "not tested on the same tasks" in capsys.readouterr().err
+    (tmp_path / "a" / "tasks.npz").unlink()
+    with pytest.raises(ArgumentError, match=r"a has no tasks\.npz"):
+        reports.paired(tmp_path / "a", tmp_path / "a")
+    with pytest.raises(SystemExit):
+        summary.main([runs[0], "--paired"])
+    assert "compares two runs; got 1" in capsys.readouterr().err
+
+
+def test_reports_of_earlier_versions_are_read(tmp_path):
+    old = report(0, 1.0, 2.0) | {"train": {"iterations": 7}, "config": {"seed": 0}}
+    files.write_json(tmp_path / "old.json", old)
+    (found,) = reports.read([tmp_path / "old.json"])
+    assert found["train"] == {"maml": {"iterations": 7}}
+    both = {"maml": {"iterations": 7}, "oracle": {"iterations": 8}}
+    files.write_json(tmp_path / "old.json", old | {"details": {"train": both}})
+    assert reports.read([tmp_path / "old.json"])[0]["train"] == both

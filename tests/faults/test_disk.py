@@ -17,7 +17,7 @@ from mamljax import data
 ROOT = Path(__file__).parents[2]
 SMALL = (
     "--config.train.num_iterations=200",
-    "--config.log.chunk=10",
+    "--config.log.every=10",
     "--config.log.checkpoint_every=50",
     "--config.evaluate.num_tasks=20",
     "--config.evaluate.shots=(5,)",

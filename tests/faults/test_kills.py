@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 # A checkpoint every five iterations: most of the time goes into writing them.
 TRAINING = (
     "--config.train.num_iterations=400",
-    "--config.log.chunk=5",
+    "--config.log.every=5",
     "--config.log.checkpoint_every=5",
     "--config.evaluate.num_tasks=20",
     "--config.evaluate.shots=(5,)",
@@ -83,7 +83,7 @@ def test_training_killed_thirty_times(tmp_path, record_property):
 
 SAVING = """
 import jax.numpy as jnp, sys
-from mamljax.checkpoint import Checkpoints
+from mamljax.running.checkpoint import Checkpoints
 from mamljax.types import TrainState
 checkpoints = Checkpoints(sys.argv[1])
 done = checkpoints.restore(TrainState(jnp.int32(0), {"w": jnp.zeros(50_000)}, ()))
@@ -96,7 +96,7 @@ while True:
 
 
 def test_writing_checkpoints_killed_twenty_times(tmp_path, record_property):
-    from mamljax.checkpoint import Checkpoints
+    from mamljax.running.checkpoint import Checkpoints
     from mamljax.types import TrainState
 
     rng, newest = random.Random(1), 0

@@ -11,13 +11,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import navigation, omniglot
-from experiments import settings, training
+from experiments.harness import main, training
 from mamljax import losses, maml, models, tasks
-from mamljax.checkpoint import Checkpoints
+from mamljax.running.checkpoint import Checkpoints
 from mamljax.train import NonFiniteError
 
 AT = 25
-"""The meta-iteration from which on things go wrong: in the third chunk of ten."""
+"""The meta-iteration from which on things go wrong: in the third call of ten."""
 
 
 def train(workdir, *, learner=None, sampler=None, tx=None):
@@ -29,7 +29,7 @@ def train(workdir, *, learner=None, sampler=None, tx=None):
         jax.random.key(0),
         num_iterations=40,
         meta_batch=2,
-        log=ConfigDict({"chunk": 10, "checkpoint_every": 10}),
+        log=ConfigDict({"every": 10, "checkpoint_every": 10}),
         workdir=workdir,
         depends_on={},
     )
@@ -143,12 +143,12 @@ def test_too_little_memory_names_what_needs_less(tmp_path):
     huge = tasks.sinusoid(5, 2**40)
     with pytest.raises(Exception, match="RESOURCE_EXHAUSTED") as failed:
         train(tmp_path, sampler=huge)
-    said = settings.out_of_memory(failed.value, omniglot.get_config())
+    said = main.out_of_memory(failed.value, omniglot.get_config())
     for knob in ("train.task_chunk=1", "train.remat=True", "evaluate.task_chunk=1"):
         assert f"--config.{knob}" in said
     assert "rollout_chunk" not in said
-    assert "rollout_chunk=1" in settings.out_of_memory(failed.value, navigation.get_config())
-    assert settings.out_of_memory(RuntimeError("else"), omniglot.get_config()) is None
+    assert "rollout_chunk=1" in main.out_of_memory(failed.value, navigation.get_config())
+    assert main.out_of_memory(RuntimeError("else"), omniglot.get_config()) is None
 
 
 def test_a_clock_that_goes_backwards_changes_nothing(tmp_path, monkeypatch):

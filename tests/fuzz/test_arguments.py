@@ -75,7 +75,7 @@ def make(model):
 def train(**options):
     learner = maml(NET, MSE)
     tx = optax.sgd(0.1)
-    values = {"num_steps": 1, "meta_batch": 2, "chunk": 1} | options
+    values = {"num_steps": 1, "meta_batch": 2, "steps_per_call": 1} | options
     step = meta_step(learner.meta_gradient, tx)
     return fit(step, init_state(PARAMS, tx), SINUSOIDS, jax.random.key(0), **values)
 

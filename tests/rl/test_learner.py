@@ -79,7 +79,12 @@ def trained(env, num_steps, iterations=25):
     state = init_state(policy.init(KEY, jnp.zeros((1, env.observation_size))), rl.trpo(0.05))
     step, sampler = rl.trpo_step(learner, rl.trpo(0.05)), rl.recorded(drawn, learner.adapt)
     seen = []
-    options = {"num_steps": iterations, "meta_batch": 10, "chunk": 5, "hooks": [seen.append]}
+    options = {
+        "num_steps": iterations,
+        "meta_batch": 10,
+        "steps_per_call": 5,
+        "hooks": [seen.append],
+    }
     state = fit(step, state, sampler, KEY, **options)
     report = evaluate(
         learner,
@@ -100,7 +105,7 @@ def test_a_problem_with_a_known_optimum_is_solved():
     assert report.mean[1] > 4.5
     assert report.num_diverged == 0
     info = {
-        name: np.concatenate([chunk.metrics.info[name] for chunk in seen])
+        name: np.concatenate([call.metrics.info[name] for call in seen])
         for name in ("kl", "return_after", "reason", "step_size", "broken_episodes")
     }
     assert len(info["kl"]) == 25

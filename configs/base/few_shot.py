@@ -1,0 +1,125 @@
+"""What the configs of few-shot image classification share."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from configs.base import variants
+from configs.base.ranges import Amount, Count, Size
+
+OPTIONS = (
+    "fomaml",
+    "context",
+    "dense",
+    "prototypical",
+    "matching",
+    "siamese",
+    "mann",
+    "pretrained",
+)
+"""What a variant may add to its setting, as in ``5way1shot_fomaml``: another method than MAML, or
+``dense``, MAML with the network without convolutions."""
+
+
+class Variant(NamedTuple):
+    """Ways, shots, and one of `OPTIONS` or nothing."""
+
+    ways: int
+    shots: int
+    option: str
+
+
+def parse(variant: str, settings: Sequence[str], others: Sequence[str] = ()) -> Variant:
+    """Read a variant such as ``5way1shot_fomaml``; a ValueError names those that there are."""
+    combined = [f"{setting}_{option}" for setting in settings for option in OPTIONS]
+    variants.check(variant, [*settings, *combined, *others])
+    setting, _, option = variant.partition("_")
+    ways, shots = (int(number) for number in setting.removesuffix("shot").split("way"))
+    return Variant(ways, shots, option)
+
+
+def base(source: str, network: str, variant: Variant) -> Any:
+    """The config of an image set; the files that use it change what is particular to it."""
+    ways, shots, option = variant
+    config = ConfigDict()
+    config.seed = Amount(0)  # of parameters, training tasks and test tasks
+    # One of maml, fomaml, context, prototypical, matching, siamese, mann, or pretrained: one
+    # classifier of all training classes, fine-tuned, and nearest neighbours by its features and by
+    # pixels.
+    config.method = "maml" if option in ("", "dense") else option
+    # The tasks of a meta-batch are split over this many CPU devices, 0 for one per core, as far as
+    # that divides them. Better than many threads per operation; without effect on a GPU.
+    config.cpu_devices = Amount(0)
+    config.cpu_threads = Amount(0)  # threads that one operation may use, 0 for all cores
+
+    config.data = ConfigDict()
+    # omniglot, miniimagenet, cifar_fs, fc100; folder for your own images; glyphs, characters drawn
+    # from fonts, needs no files and runs anywhere.
+    config.data.source = source
+    config.data.dir = f"data/{source}"  # where the files of the set are
+    config.data.cache = ""  # where the prepared set is kept, ~/.cache/mamljax/data by default
+    config.data.scheme = ""  # which classes train and test, see mamljax.data.SCHEMES
+    config.data.download = False  # fetch what is missing (omniglot only)
+    config.data.image_size = Count((84, 84))  # height and width of your own images (source=folder)
+    config.data.resize = False  # bring your own images to that size instead of refusing others
+    config.data.grayscale = False  # read your own images in one channel instead of three
+    config.data.rotate = False  # turn the images of each class by a multiple of 90 degrees
+
+    # Test these instead of training: the weights.npz of a run, or weights that others trained, see
+    # mamljax.models.weights.
+    config.weights = ""
+
+    config.task = ConfigDict()
+    config.task.ways = Count(ways)  # classes per task
+    config.task.shots = Count(shots)  # support images per class
+
+    config.model = ConfigDict()
+    # omniglot (strided convolutions), miniimagenet (max-pooling) or dense: the paper's networks.
+    config.model.network = "dense" if option == "dense" else network
+    config.model.filters = Amount(0)  # filters of every convolution, 0 for the network's own number
+    config.model.norm = "batch"  # by statistics of the current batch; or layer, none
+    config.model.norm_scale = False  # a factor (gamma) after the norm; the authors have none
+    config.model.norm_offset = True  # a shift (beta) after the norm
+    config.model.adapt_norm = False  # whether both adapt, or are only meta-learned
+    config.model.context_channels = Amount(3)  # that the context adds to the image (method=context)
+
+    config.train = ConfigDict()
+    config.train.num_iterations = Count(60_000)  # meta-iterations in all
+    config.train.meta_batch = Count(4)  # tasks per meta-iteration
+    config.train.queries = Count(shots)  # query images per class
+    config.train.minibatch = Count(64)  # images per iteration (method=pretrained)
+    config.train.num_inner_steps = Count(5)  # gradient steps on the support set
+    # Step size on the support set, for the mean cross-entropy: N times the authors' number.
+    config.train.inner_lr = Amount(0.05)
+    config.train.meta_lr = Size(1e-3)  # of Adam, on the meta-parameters
+    # Largest size of an entry of the meta-gradient (of the mean loss), 0 for no limit.
+    config.train.clip = Amount(0.0)
+    # Tasks whose gradient is taken at a time, on each device; 0 for what is fastest.
+    config.train.task_chunk = Amount(0)
+    config.train.remat = False  # recompute inner steps in the backward pass: less memory, slower
+
+    config.log = ConfigDict()
+    config.log.every = Count(100)  # iterations per compiled call, between two log lines
+    config.log.checkpoint_every = Count(1_000)  # iterations
+
+    # The checkpoint with the best accuracy on these tasks is the one that is tested. Where a
+    # scheme has no validation classes (omniglot's "paper"), it is the last one.
+    config.validate = ConfigDict()
+    config.validate.num_tasks = Count(200)  # tasks of validation classes
+
+    config.evaluate = ConfigDict()
+    config.evaluate.split = "test"  # or validation, train: whose classes are tested
+    config.evaluate.num_tasks = Count(600)  # test tasks
+    config.evaluate.queries = Count((shots,))  # query images per class; each number gives a row
+    config.evaluate.num_inner_steps = Count(10)  # every number of steps up to it is tested
+    # Step size at test: that of training unless it is set.
+    config.evaluate.inner_lr = Amount(config.train.get_ref("inner_lr"))
+    # Tasks that are adapted to at a time, 0 for what is fastest.
+    config.evaluate.task_chunk = Amount(0)
+
+    config.tune = ConfigDict()  # of the step size of fine-tuning, on validation tasks
+    config.tune.num_tasks = Count(100)  # for every candidate
+    # Step sizes; the one that is best on average over the inner steps is taken.
+    config.tune.candidates = Amount((0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0))
+    return config

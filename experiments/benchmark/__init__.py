@@ -1,0 +1,1 @@
+"""Measurements: speed beside other libraries, where time and memory go, methods compared."""

@@ -1,0 +1,129 @@
+"""Every race and every breakdown of meta-RL, one after the other, and what comes out of them all.
+
+    python -m experiments.benchmark --suite=speed --output=results/speed.json
+
+Each runs as a command of its own, since threads and devices are set once per process; its JSON and
+chart go beside the output. What lies there already is kept: delete it to measure it again.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from experiments.benchmark.measure import Options
+from mamljax.running import files, plots, report
+from mamljax.running.progress import progress
+from mamljax.running.provenance import provenance
+
+RACES = ("sinusoid", "omniglot", "omniglot_20way", "miniimagenet", "miniimagenet_fomaml")
+BREAKDOWNS = ("navigation", "cheetah_direction", "ant_direction")
+
+
+def run(output: Path, options: Options) -> dict[str, Any]:
+    """Measure what is missing, then write the JSON and the chart and print the tables."""
+    suites = (*RACES, *BREAKDOWNS)
+    with progress("speed", len(suites)) as update:
+        for done, name in enumerate(suites, start=1):
+            path = _path(output, name)
+            if not path.exists():
+                words = [f"--suite={name}", f"--output={path}"]
+                words += [f"--seconds={options.seconds}", f"--repeats={options.repeats}"]
+                command = [sys.executable, "-m", "experiments.benchmark", *words]
+                subprocess.run(command, check=True)
+            update(done, name)
+    measured = {"seconds": options.seconds, "repeats": options.repeats}
+    found = provenance("speed", measured)
+    found["races"] = [race(name, _read(output, name)) for name in RACES]
+    found["breakdowns"] = [breakdown(name, _read(output, name)) for name in BREAKDOWNS]
+    files.write_json(output, found)
+    draw(output.with_suffix(".png"), found["races"])
+    show(found)
+    return found
+
+
+def race(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """One row: mamljax, and how many times faster than each peer at its best variant."""
+    ours, *others = (row for row in found["results"] if row["best_variant"])
+    peers = {row["name"]: row["reference_is_times_faster"]["of_medians"] for row in others}
+    peak = max(found["matmul_gflops"].values())
+    return {
+        "name": name,
+        "milliseconds_per_iteration": ours["milliseconds_per_iteration"],
+        "iterations_per_second": ours["iterations_per_second"],
+        "tasks_per_second": ours["tasks_per_second"],
+        "compile_seconds": ours["compile_seconds"],
+        "temporary_megabytes": ours["temporary_megabytes"],
+        "share_of_peak": ours["gflops"] / peak,
+        "peak_gflops": peak,
+        "times_faster": peers,
+        "device": found["device"],
+    }
+
+
+def breakdown(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """One row: where the seconds of a meta-iteration go, and simulated steps per second."""
+    fields = ("seconds", "meta_iterations_per_second", "env_steps_per_second", "device")
+    return {"name": name, **{field: found[field] for field in fields}}
+
+
+def draw(path: Path, races: Sequence[dict[str, Any]]) -> None:
+    """How many times faster mamljax is than each peer, race by race."""
+    names = list(dict.fromkeys(name for row in races for name in row["times_faster"]))
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / max(len(names), 1)
+    for index, name in enumerate(names):
+        times = [row["times_faster"].get(name, np.nan) for row in races]
+        at = np.arange(len(races)) + (index - (len(names) - 1) / 2) * width
+        axes.bar(at, times, width, label=name)
+        for x, y in zip(at, times, strict=True):
+            if np.isfinite(y):
+                axes.annotate(f"{y:.2g}x", (x, y), ha="center", va="bottom", fontsize=7)
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_yscale("log")
+    axes.set_xticks(range(len(races)), [row["name"].replace("_", "\n") for row in races])
+    axes.set(ylabel="mamljax is faster by (log scale)")
+    if names:
+        figure.legend(loc="outside lower center", ncols=len(names))
+    plots.save(figure, path)
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print both tables."""
+    peers = list(dict.fromkeys(name for row in found["races"] for name in row["times_faster"]))
+    columns = ("race", "ms per meta-step", "tasks/s", "compile s", "MB", "of matmul peak")
+    table = Table(*columns, *(f"faster than {name}" for name in peers), title="Speed")
+    for row in found["races"]:
+        table.add_row(
+            row["name"],
+            f"{row['milliseconds_per_iteration']:,.3g}",
+            f"{row['tasks_per_second']:,.0f}",
+            f"{row['compile_seconds']:.1f}",
+            f"{row['temporary_megabytes']:.1f}",
+            f"{row['share_of_peak']:.0%}",
+            *(f"{row['times_faster'][n]:.3g}x" if n in row["times_faster"] else "" for n in peers),
+        )
+    parts = list(found["breakdowns"][0]["seconds"])
+    where = Table("environment", *parts, "env steps/s", title="Seconds of a meta-iteration")
+    for row in found["breakdowns"]:
+        rate = row["env_steps_per_second"]["training"]
+        seconds = (f"{row['seconds'][part]:.3g}" for part in parts)
+        where.add_row(row["name"], *seconds, f"{rate:,.0f}")
+    console = report.console()
+    console.print(table)
+    console.print(where)
+
+
+def _path(output: Path, name: str) -> Path:
+    return output.with_name(f"{output.stem}_{name}.json")
+
+
+def _read(output: Path, name: str) -> dict[str, Any]:
+    return json.loads(_path(output, name).read_text(encoding="utf-8"))

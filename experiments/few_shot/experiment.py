@@ -1,0 +1,306 @@
+"""Few-shot image classification (Finn et al. 2017, section 5.2): train, choose, test, report."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments.few_shot import figures, methods
+from experiments.few_shot.methods import Method, Tested, task_sampler
+from experiments.harness.config import Config
+from experiments.harness.training import Run, Training, train
+from mamljax import checks, data, evaluate, processes
+from mamljax.checks import ArgumentError
+from mamljax.data import ImageSet
+from mamljax.evaluate import Scores
+from mamljax.losses import accuracy
+from mamljax.models import weights
+from mamljax.running.progress import progress
+from mamljax.running.report import Record, Report
+from mamljax.sharding import largest_task_mesh, training_mesh
+from mamljax.tuning import tune_inner_lr
+from mamljax.types import Params, Sampler
+
+PAPER = {  # table 1, table 3 (context): accuracy in percent and 95% interval, by shots
+    ("omniglot", 5, "maml"): {1: (98.7, 0.4), 5: (99.9, 0.1)},
+    ("omniglot", 20, "maml"): {1: (95.8, 0.3), 5: (98.9, 0.2)},
+    ("omniglot", 5, "maml, dense"): {1: (89.7, 1.1), 5: (97.5, 0.6)},
+    ("omniglot", 5, "context"): {1: (94.9, 0.9), 5: (97.7, 0.3)},
+    ("omniglot", 5, "mann"): {1: (82.8, None), 5: (94.9, None)},
+    ("omniglot", 5, "siamese"): {1: (97.3, None), 5: (98.4, None)},
+    ("omniglot", 20, "siamese"): {1: (88.2, None), 5: (97.0, None)},
+    ("omniglot", 5, "matching"): {1: (98.1, None), 5: (98.9, None)},
+    ("omniglot", 20, "matching"): {1: (93.8, None), 5: (98.5, None)},
+    ("miniimagenet", 5, "fine-tuning"): {1: (28.86, 0.54), 5: (49.79, 0.79)},
+    ("miniimagenet", 5, "nearest neighbour, features"): {1: (41.08, 0.70), 5: (51.04, 0.65)},
+    ("miniimagenet", 5, "matching"): {1: (43.56, 0.84), 5: (55.31, 0.73)},
+    ("miniimagenet", 5, "fomaml"): {1: (48.07, 1.75), 5: (63.15, 0.91)},
+    ("miniimagenet", 5, "maml"): {1: (48.70, 1.84), 5: (63.11, 0.92)},
+}
+
+
+class Setting(NamedTuple):
+    """A checked config, with samplers over its images.
+
+    train: images; None where given weights are tested.
+    validation: tasks; None where a scheme has no classes for it.
+    test: tasks by the number of queries per class.
+    test_classes, image_shape: of the test images.
+    """
+
+    config: Config
+    method: Method
+    train: ImageSet | None
+    validation: Sampler | None
+    test: dict[int, Sampler]
+    test_classes: int
+    image_shape: tuple[int, ...]
+    keys: dict[str, jax.Array]
+
+
+def run(config: Config, workdir: Path) -> Record:
+    """Run the experiment into `workdir`, or finish it there; returns the report."""
+    report = Report(workdir, f"few-shot {config.data.source}", config.to_dict())
+    setting = prepare(config)
+    workdir.mkdir(parents=True, exist_ok=True)
+    trained = imported(setting) if config.weights else trained_run(setting, workdir)
+    chosen_lr = tune(setting, trained.meta_params)
+    test(setting, trained.meta_params, chosen_lr, report)
+    if processes.is_first():
+        figures.draw(workdir, setting, report.record)
+    return report.publish({config.method: trained.train}, details(setting, chosen_lr))
+
+
+def prepare(config: Config) -> Setting:
+    """Check the config against the data before anything is trained.
+
+    Raises:
+      ArgumentError: for a value that is unknown, or asks for more than the data have.
+    """
+    checks.one_of("config.method", config.method, methods.METHODS)
+    checks.one_of("config.model.network", config.model.network, methods.NETWORKS)
+    train_set = None if config.weights else load(config, "train")
+    test_set = load(config, config.evaluate.split)
+    seed = jax.random.key(config.seed)
+    names: list[str] = ["train", "validate", "tune", "test"]
+    keys = dict(zip(names, jax.random.split(seed, len(names)), strict=True))
+    mesh = training_mesh(config.train.meta_batch)
+    classes = 1 if train_set is None else len(train_set.names)
+    method = methods.build(config, test_set.images.shape[2:], classes, mesh)
+    # Too many ways, shots or queries show here.
+    test_tasks = {q: task_sampler(config, test_set, q) for q in config.evaluate.queries}
+    validation = None
+    if has_validation(config):
+        images = load(config, "validation")
+        validation = task_sampler(config, images, config.evaluate.queries[0])
+    classes, shape = len(test_set.names), test_set.images.shape[2:]
+    return Setting(config, method, train_set, validation, test_tasks, classes, shape, keys)
+
+
+def load(config: Config, split: str) -> ImageSet:
+    """A split of the config's image set."""
+    options: dict[str, Any] = {}
+    if config.data.source == "folder":
+        options["image_size"] = tuple(config.data.image_size)
+        options["resize"] = config.data.resize
+        options["grayscale"] = config.data.grayscale
+    if config.data.source in data.SCHEMES:
+        options["scheme"] = config.data.scheme or None
+    return data.load(
+        config.data.source,
+        split,
+        data_dir=config.data.dir or None,
+        cache_dir=config.data.cache or None,
+        download=config.data.download,
+        **options,
+    )
+
+
+def has_validation(config: Config) -> bool:
+    """Whether the protocol keeps classes for choosing the checkpoint."""
+    if config.data.source in data.SCHEMES:
+        return "validation" in data.split_names(config.data.source, config.data.scheme or None)
+    return config.data.source == "glyphs" or (Path(config.data.dir) / "validation").is_dir()
+
+
+def trained_run(setting: Setting, workdir: Path) -> Run:
+    """Train, or go on with training; the weights go to ``weights.npz`` as plain arrays too."""
+    config, method = setting.config, setting.method
+    assert setting.train is not None
+    validate = None
+    if setting.validation is not None:
+        first = next(iter(method.tested.values()))
+        validate = functools.partial(
+            score,
+            setting,
+            first,
+            sampler=setting.validation,
+            key=setting.keys["validate"],
+            num_tasks=config.validate.num_tasks,
+        )
+    training = Training(
+        config.method,
+        method.learner,
+        method.sampler(setting.train),
+        outer_optimizer(config),
+        num_iterations=config.train.num_iterations,
+        meta_batch=method.meta_batch,
+        depends_on=depends_on(config),
+        validate=validate,
+    )
+    trained = train(training, setting.keys["train"], config.log, workdir)
+    if processes.is_first():
+        weights.save(workdir / "weights.npz", trained.meta_params)
+    return trained
+
+
+def imported(setting: Setting) -> Run:
+    """Weights of an earlier run, or of others, see `mamljax.models.weights`."""
+    path = Path(setting.config.weights)
+    if not path.is_file():
+        raise ArgumentError(f"config.weights: there is no file {path}.")
+    example = jnp.zeros((1, *setting.image_shape))
+    like = jax.eval_shape(setting.method.learner.init, setting.keys["train"], example)
+    return Run(weights.load(path, like), {"imported": str(path)})
+
+
+def outer_optimizer(config: Config) -> optax.GradientTransformation:
+    """Adam, after clipping each entry of the meta-gradient if the config asks for it."""
+    adam = optax.adam(config.train.meta_lr)
+    return optax.chain(optax.clip(config.train.clip), adam) if config.train.clip else adam
+
+
+def depends_on(config: Config) -> dict[str, Any]:
+    """What trained parameters depend on: for how long and how fast is left to choose anew."""
+    values = config.to_dict()
+    fields = {name: values[name] for name in ("seed", "method", "task", "model")}
+    free = ("num_iterations", "task_chunk", "remat")
+    fields["train"] = {name: x for name, x in values["train"].items() if name not in free}
+    images = ("source", "scheme", "rotate")
+    if config.data.source == "folder":  # whose content its name does not tell
+        images += ("dir", "image_size", "resize", "grayscale")
+    fields["data"] = {name: values["data"][name] for name in images}
+    return fields
+
+
+def score(
+    setting: Setting,
+    tested: Tested,
+    params: Params,
+    *,
+    sampler: Sampler,
+    key: jax.Array,
+    num_tasks: int,
+    inner_lr: float | None = None,
+) -> Scores:
+    """Return the accuracy before adaptation and after every inner step.
+
+    Args:
+      setting: of the run.
+      tested: what is tested.
+      params: that were trained.
+      sampler: draws a task.
+      key: of the tasks.
+      num_tasks: how many.
+      inner_lr: None takes the config's.
+    """
+    config = setting.config.evaluate
+    return evaluate(
+        tested.learner(config.inner_lr if inner_lr is None else inner_lr),
+        tested.params(params),
+        sampler,
+        key,
+        num_tasks=num_tasks,
+        num_steps=config.num_inner_steps if tested.steps else None,
+        metric=accuracy,
+        task_chunk=config.task_chunk or None,
+        mesh=largest_task_mesh(num_tasks),
+    )
+
+
+def tune(setting: Setting, params: Params) -> dict[str, float]:
+    """The inner step size of each method that is tested: the config's, or tuned."""
+    config = setting.config
+    chosen = {}
+    for name, tested in setting.method.tested.items():
+        chosen[name] = config.evaluate.inner_lr
+        if tested.tuned:
+            sampler = setting.validation
+            if sampler is None and setting.train is not None:
+                sampler = task_sampler(config, setting.train, config.evaluate.queries[0])
+            if sampler is None:
+                raise ArgumentError(f"{name}: there are no classes to tune its step size on.")
+            chosen[name] = tune_inner_lr(
+                tested.learner,
+                tested.params(params),
+                sampler,
+                setting.keys["tune"],
+                candidates=config.tune.candidates,
+                num_tasks=config.tune.num_tasks,
+                num_steps=config.evaluate.num_inner_steps,
+                task_chunk=config.evaluate.task_chunk or None,
+                mesh=largest_task_mesh(config.tune.num_tasks),
+            ).inner_lr
+    return chosen
+
+
+def test(setting: Setting, params: Params, inner_lr: Mapping[str, float], report: Report) -> None:
+    """Test every method with every number of queries, on the same test tasks, into the report."""
+    config = setting.config
+    rows = [
+        (name, queries) for name in setting.method.tested for queries in config.evaluate.queries
+    ]
+    with progress("test", len(rows)) as update:
+        for done, (name, queries) in enumerate(rows, start=1):
+            found = score(
+                setting,
+                setting.method.tested[name],
+                params,
+                sampler=setting.test[queries],
+                key=setting.keys["test"],
+                num_tasks=config.evaluate.num_tasks,
+                inner_lr=inner_lr[name],
+            )
+            label = f"{name}, dense" if config.model.network == "dense" else name
+            what = (
+                f"{config.task.ways}-way {config.task.shots}-shot, "
+                f"{queries} {'query' if queries == 1 else 'queries'} per class"
+            )
+            last = len(found.mean) - 1
+            report.add(label, what, "accuracy", found, paper(config, label, last))
+            update(done, f"{label}, {what}")
+
+
+def paper(config: Config, method: str, last_step: int) -> dict[str, Any] | None:
+    """The published accuracy, which is that after the last inner step."""
+    key = config.data.source, config.task.ways, method
+    if config.task.shots not in PAPER.get(key, {}):
+        return None
+    mean, half = PAPER[key][config.task.shots]
+    return {
+        "source": "table 3" if method == "context" else "table 1",
+        "steps": [last_step],
+        "mean": [mean / 100],
+        "ci95": [None if half is None else half / 100],
+    }
+
+
+def details(setting: Setting, inner_lr: Mapping[str, float]) -> dict[str, Any]:
+    """Return the settings needed to interpret an accuracy."""
+    config = setting.config
+    split = f"{config.evaluate.split}: {setting.test_classes} classes"
+    named = config.data.scheme if config.data.source in data.SCHEMES else ""
+    return {
+        "classes": split + (f" ({named})" if named else ""),
+        "ways": config.task.ways,
+        "shots": config.task.shots,
+        "queries_per_class": list(config.evaluate.queries),
+        "norm": f"{config.model.norm}, "
+        + ("adapted" if config.model.adapt_norm else "not adapted")
+        + (", statistics of each batch (transductive)" if config.model.norm == "batch" else ""),
+        "inner_lr": dict(inner_lr),
+    }

@@ -1,0 +1,1 @@
+"""Everything around an experiment: flags and config, work directory, endings, several processes."""

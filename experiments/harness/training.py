@@ -1,0 +1,187 @@
+"""One training run with everything around it: resume, progress, metrics, checkpoints."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from experiments.harness import endings
+from experiments.harness.config import Config
+from mamljax import processes
+from mamljax.evaluate import Scores
+from mamljax.meta import init_state, meta_step
+from mamljax.running.checkpoint import Checkpoints, checkpoint_hook
+from mamljax.running.metrics import MetricLogger
+from mamljax.running.progress import training_progress
+from mamljax.train import Call, fit
+from mamljax.types import Learner, Params, PyTree, Sampler, StepFn, TrainState
+
+VALIDATION = "validation"
+"""What validation scores are called in the metrics."""
+
+
+class Training(NamedTuple):
+    """What is trained, and how.
+
+    name: of the run, in logs and as the folder of its checkpoints.
+    learner: what is trained.
+    sampler: draws training tasks.
+    tx: the outer optimizer.
+    num_iterations: meta-iterations in all.
+    meta_batch: tasks per meta-iteration.
+    depends_on: the config values that the run depends on; a change refuses to resume.
+    validate: the accuracy or return on validation tasks. Every checkpoint is scored by it (after
+      the last inner step), and the best one is tested instead of the last.
+    step_fn: one meta-update by `tx`; None takes the plain `meta_step`.
+    example: inputs to initialise with; None takes those of the sampler.
+    task_chunk, mesh: of the drawing of tasks, see `sample_tasks`.
+    shown: names in ``Metrics.info`` that progress shows.
+    totals: names in ``Metrics.info`` that are added up over the run.
+    """
+
+    name: str
+    learner: Learner
+    sampler: Sampler
+    tx: optax.GradientTransformation
+    num_iterations: int
+    meta_batch: int
+    depends_on: Mapping[str, Any]
+    validate: Callable[[Params], Scores] | None = None
+    step_fn: StepFn | None = None
+    example: PyTree = None
+    task_chunk: int | None = None
+    mesh: Mesh | None = None
+    shown: Sequence[str] = ()
+    totals: Sequence[str] = ()
+
+
+class Run(NamedTuple):
+    """The meta-parameters to be tested, and the run's entry of ``train`` in the report."""
+
+    meta_params: Params
+    train: dict[str, Any]
+
+
+class Tally:
+    """What a run adds up: iterations, seconds, chosen metrics; a hook of `fit`.
+
+    Checkpoints keep the totals, so that a run that was stopped goes on counting.
+
+    Args:
+      before: the totals of earlier processes.
+      names: of the metrics, in ``Metrics.info``.
+    """
+
+    def __init__(self, before: Mapping[str, float], names: Sequence[str]) -> None:
+        self._names = names
+        self._counts = {"iterations": 0.0, "busy_seconds": 0.0} | dict.fromkeys(names, 0.0)
+        self._counts |= {name: before[name] for name in self._counts.keys() & before.keys()}
+        self._wall_seconds = before.get("wall_seconds", 0.0)
+        self._started = time.perf_counter()
+        self.compile_seconds: float | None = None
+
+    def __call__(self, call: Call) -> None:
+        """Add one call of the compiled loop."""
+        self.compile_seconds = call.compile_seconds
+        self._counts["iterations"] += len(call.metrics.loss)
+        self._counts["busy_seconds"] += call.seconds
+        for name in self._names:
+            self._counts[name] += float(np.sum(call.metrics.info[name]))
+
+    def totals(self) -> dict[str, float]:
+        """Return all that was added up, and the seconds that have passed while training."""
+        passed = time.perf_counter() - self._started
+        return self._counts | {"wall_seconds": self._wall_seconds + passed}
+
+
+def train(what: Training, key: jax.Array, log: Config, workdir: Path) -> Run:
+    """Meta-train, or go on where an earlier process stopped.
+
+    Args:
+      what: is trained, and how.
+      key: of the whole run: initial parameters and every draw.
+      log: ``every`` and ``checkpoint_every``, in meta-iterations.
+      workdir: of the experiment.
+
+    Raises:
+      Interrupted: after a checkpoint, when asked to stop.
+    """
+    init_key, fit_key = jax.random.split(key)
+    checkpoints = Checkpoints(workdir / "checkpoints" / what.name, config=what.depends_on)
+    state = _initial(what, init_key)
+    state = checkpoints.restore(state) or state
+    tally = Tally(checkpoints.totals(int(state.step)), what.totals)
+    done = int(state.step)
+    with (
+        endings.noticed() as asked_to_stop,
+        MetricLogger(workdir, what.name, resume_step=done) as logger,
+        training_progress(what.name, what.num_iterations, done, what.shown) as show,
+    ):
+        state = fit(
+            what.step_fn or meta_step(what.learner.meta_gradient, what.tx),
+            state,
+            what.sampler,
+            fit_key,
+            num_steps=what.num_iterations,
+            meta_batch=what.meta_batch,
+            steps_per_call=log.every,
+            task_chunk=what.task_chunk,
+            mesh=what.mesh,
+            hooks=[
+                show,
+                logger,
+                tally,
+                checkpoint_hook(
+                    checkpoints, log.checkpoint_every, _scorer(what, logger), tally.totals
+                ),
+                endings.stop_hook(asked_to_stop, checkpoints, tally.totals),
+            ],
+        )
+    if int(state.step) < what.num_iterations:
+        raise endings.Interrupted(
+            f"{what.name} has stopped after {int(state.step):,} of {what.num_iterations:,} "
+            f"iterations, which are saved in {workdir}. The same command goes on from there."
+        )
+    chosen = state if what.validate is None else checkpoints.restore(state, best=True) or state
+    totals = checkpoints.totals(int(state.step))
+    counted, busy = totals.get("iterations", 0), totals.get("busy_seconds")
+    return Run(
+        processes.here(chosen.meta_params),
+        {
+            "iterations": int(state.step),
+            "tested_checkpoint": int(chosen.step),
+            "chosen_by": "last iteration" if what.validate is None else "best validation score",
+            "iterations_per_second": counted / busy if busy else None,
+            # With compiling, validation and checkpoints; None where a version that did not count
+            # them has done some of the iterations.
+            "wall_seconds": totals.get("wall_seconds") if counted == int(state.step) else None,
+            "compile_seconds": tally.compile_seconds,
+            **{name: totals.get(name) for name in what.totals},
+        },
+    )
+
+
+def _initial(what: Training, key: jax.Array) -> TrainState:
+    example = what.example
+    if example is None:
+        inputs = jax.eval_shape(what.sampler, None, key).query.inputs
+        example = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), inputs)
+    return init_state(jax.jit(what.learner.init)(key, example), what.tx)
+
+
+def _scorer(what: Training, logger: MetricLogger) -> Callable[[Call], float]:
+    """Return what "best" means, lower is better: the loss, or minus the validation score."""
+
+    def score(call: Call) -> float:
+        if what.validate is None:
+            return float(np.mean(call.metrics.loss))
+        scores = what.validate(call.state.meta_params)
+        logger.write_scores(call.step, VALIDATION, scores)
+        return -float(scores.mean[-1])
+
+    return score

@@ -1,0 +1,405 @@
+"""Meta-reinforcement learning: what `experiments.navigation` and `experiments.locomotion` share.
+
+MAML, pretraining, the oracle and the context vector are trained by the same trust region on the
+same environment; random initialisation is not trained. All adapt to the same test tasks.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.harness.config import Config
+from experiments.harness.training import Training, train
+from experiments.meta_rl import figures
+from mamljax import checks, evaluate, models, processes, rl
+from mamljax.evaluate import Scores, summarise
+from mamljax.partition import by_path
+from mamljax.rl import losses
+from mamljax.rl.losses import mean_return
+from mamljax.running.progress import progress
+from mamljax.running.report import Record, Report
+from mamljax.sharding import largest_task_mesh, training_mesh
+from mamljax.tuning import tune_inner_lr
+from mamljax.types import Learner, Model, Params, Sampler, StepFn
+
+METHODS = ("maml", "pretrain", "random", "oracle", "context")
+LOSSES = {
+    "reinforce": losses.reinforce,
+    "likelihood_ratio": losses.likelihood_ratio,
+    "dice": losses.dice,
+}
+BROKEN = "broken_episodes"
+"""Episodes that ended because the physics was no longer finite, as training counts them."""
+
+PAPER = {  # appendix C.2: mean return after 0, 1, 2 and 3 steps
+    ("navigation", "maml"): (-40.41, -11.68, -3.33, -3.23),
+    ("navigation", "pretrain"): (-40.81, -19.73, -11.72, -8.47),
+    ("navigation", "random"): (-82.66, -57.96, -53.84, -46.81),
+    ("navigation", "oracle"): (-2.29,),
+    ("navigation", "context"): (-42.42, -13.90, -5.17, -3.18),
+    ("cheetah_velocity", "maml"): (-129.53, -78.57, -66.62, -60.78),
+    ("cheetah_velocity", "pretrain"): (-158.00, -135.39, -128.47, -133.61),
+    ("cheetah_velocity", "random"): (-254.83, -254.33, -246.79, -230.83),
+    ("cheetah_velocity", "oracle"): (-54.47,),
+    ("cheetah_direction", "maml"): (-50.69, 293.19, 313.48, 315.65),
+    ("cheetah_direction", "pretrain"): (-43.03, -24.75, -12.85, 19.57),
+    ("cheetah_direction", "random"): (-35.73, 21.83, 62.32, 86.18),
+    ("cheetah_direction", "oracle"): (442.69,),
+    ("cheetah_direction", "context"): (-40.49, -44.08, -38.27, -42.50),
+    ("ant_velocity", "maml"): (30.58, 96.74, 100.06, 101.41),
+    ("ant_velocity", "pretrain"): (-1.83, 6.11, 8.48, 9.47),
+    ("ant_velocity", "random"): (-78.64, -62.81, -48.55, -35.56),
+    ("ant_velocity", "oracle"): (107.89,),
+    ("ant_direction", "maml"): (8.66, 499.15, 500.68, 499.11),
+    ("ant_direction", "pretrain"): (3.16, 1.27, 6.51, 6.86),
+    ("ant_direction", "random"): (3.11, 9.25, 15.96, 26.11),
+    ("ant_direction", "oracle"): (524.80,),
+}
+COMPARABLE = ("navigation",)
+"""Where returns compare with the paper's. Robots are simulated otherwise here: only the part of the
+gap to the oracle that is closed compares."""
+
+
+class Method(NamedTuple):
+    """How one of `METHODS` is trained and tested.
+
+    env: its environment; the oracle's reveals the task.
+    policy: its network.
+    learner: the learner for an inner step size; called without one, that of training.
+    trained: whether it is trained at all.
+    adapts: whether it adapts in training, or is one policy for all tasks.
+    tuned: whether its step size at test is tuned on tasks of their own.
+    steps: inner steps at test.
+    """
+
+    env: rl.Env
+    policy: Model
+    learner: Callable[..., Learner]
+    trained: bool
+    adapts: bool
+    tuned: bool
+    steps: int
+
+
+class Trained(NamedTuple):
+    """What figures are drawn from: everything by method, and a key of their own."""
+
+    config: Config
+    methods: dict[str, Method]
+    params: dict[str, Params]
+    inner_lr: dict[str, float]
+    key: jax.Array
+
+
+def run(
+    config: Config, workdir: Path, env: rl.Env, draw: Callable[[Path, Trained], None]
+) -> Record:
+    """Run the experiment into `workdir`, or finish it there; returns the report.
+
+    Args:
+      config: of the experiment.
+      workdir: of the experiment.
+      env: the environment.
+      draw: makes the figures that are particular to it, in a given folder.
+    """
+    report = Report(workdir, f"meta-RL: {config.env.name}", config.to_dict())
+    methods = {name: build(config, env, name) for name in config.methods.split(",")}
+    workdir.mkdir(parents=True, exist_ok=True)
+    names: list[str] = ["train", "validate", "tune", "test", "figures"]
+    keys = dict(zip(names, jax.random.split(jax.random.key(config.seed), 5), strict=True))
+    params, info = train_all(config, methods, workdir, keys)
+    inner_lr = tune(config, methods, params, keys["tune"])
+    trained = Trained(config, methods, params, inner_lr, keys["figures"])
+    scores = test(trained, keys["test"], report)
+    if processes.is_first():
+        figures.draw(workdir, report.record | {"train": info})
+        draw(workdir / "figures", trained)
+    details = {
+        "inner_lr": inner_lr,
+        "gain": gains(scores),
+        "oracle_gap_closed": gap_closed(scores),
+        "broken_episodes_in_training": {
+            name: round(told.pop(BROKEN) or 0) for name, told in info.items()
+        },
+    }
+    return report.publish(info, details)
+
+
+def build(config: Config, env: rl.Env, name: str) -> Method:
+    """One of `METHODS` on an environment."""
+    checks.one_of("config.methods", name, METHODS)
+    checks.one_of("config.train.inner_loss", config.train.inner_loss, LOSSES)
+    tuned = [method for method in config.tune.methods.split(",") if method]
+    for method in tuned:
+        checks.one_of("config.tune.methods", method, METHODS)
+    env = rl.reveal_task(env) if name == "oracle" else env
+    policy = models.gaussian_policy(
+        env.action_size, hidden=config.model.hidden, init_std=config.model.init_std
+    )
+    options: dict[str, Any] = {
+        "inner_loss": LOSSES[config.train.inner_loss],
+        "task_chunk": config.train.task_chunk or None,
+        "mesh": training_mesh(config.train.meta_batch),
+    }
+    if name == "context":
+        policy = models.with_context(policy, (config.model.context_size,))
+        options["partition"] = by_path("^context$")
+    adapts = name in ("maml", "context")
+
+    def learner(inner_lr: Any = None) -> Learner:
+        if inner_lr is not None:  # at test: smaller steps after the first
+            smaller = {1: config.evaluate.later_steps}
+            schedule = optax.piecewise_constant_schedule(inner_lr, smaller)
+            return rl.maml(policy, inner_lr=schedule, **options)
+        steps = config.train.num_inner_steps if adapts else 0
+        first_order = config.train.first_order
+        return rl.maml(
+            policy,
+            inner_lr=config.train.inner_lr,
+            num_steps=steps,
+            first_order=first_order,
+            **options,
+        )
+
+    return Method(
+        env,
+        policy,
+        learner,
+        trained=name != "random",
+        adapts=adapts,
+        tuned=name in tuned,
+        steps=0 if name == "oracle" else config.evaluate.num_inner_steps,
+    )
+
+
+def train_all(
+    config: Config, methods: Mapping[str, Method], workdir: Path, keys: Mapping[str, jax.Array]
+) -> tuple[dict[str, Params], dict[str, Any]]:
+    """Train every method that is to be trained; parameters, and the ``train`` entry, by method."""
+    params, info = {}, {}
+    mesh = training_mesh(config.train.meta_batch)
+    for name, method in methods.items():
+        example = jnp.zeros((1, method.env.observation_size))
+        if not method.trained:
+            params[name] = jax.jit(method.policy.init)(keys["train"], example)
+            continue
+        learner = method.learner()
+        tx = outer_optimizer(config)
+        training = Training(
+            name,
+            learner,
+            rl.recorded(sampler(config, method, learner, config.train), learner.adapt),
+            tx,
+            num_iterations=config.train.num_iterations,
+            meta_batch=config.train.meta_batch,
+            depends_on=depends_on(config, method),
+            validate=functools.partial(
+                score,
+                config,
+                method,
+                inner_lr=config.evaluate.inner_lr,
+                key=keys["validate"],
+                num_tasks=config.validate.num_tasks,
+                num_steps=config.train.num_inner_steps if method.adapts else 0,  # training's aim
+            ),
+            step_fn=step_of(config, learner, tx),
+            example=example,
+            task_chunk=config.train.rollout_chunk or None,
+            mesh=mesh,
+            shown=figures.RETURNS[0 if method.adapts else 1 :],
+            totals=(BROKEN,),
+        )
+        found = train(training, keys["train"], config.log, workdir)
+        rollouts = 1 + (config.train.num_inner_steps if method.adapts else 0)
+        steps = rollouts * config.train.meta_batch * config.train.episodes * config.env.horizon
+        params[name], info[name] = found.meta_params, found.train
+        rate = found.train["iterations_per_second"]
+        info[name]["env_steps_per_second"] = rate and steps * rate
+    return params, info
+
+
+def outer_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:
+    """The trust region of the config."""
+    return rl.trpo(
+        config.train.max_kl,
+        cg_iterations=config.train.cg_iterations,
+        damping=config.train.damping,
+    )
+
+
+def step_of(config: Config, learner: Learner, tx: optax.GradientTransformation) -> StepFn:
+    """The meta-step of the config."""
+    return rl.trpo_step(
+        learner,
+        tx,
+        curvature_support=config.train.curvature_support or None,
+        curvature_query=config.train.curvature_query or None,
+        task_chunk=config.train.task_chunk or None,
+        mesh=training_mesh(config.train.meta_batch),
+    )
+
+
+def sampler(config: Config, method: Method, learner: Learner, stage: Config) -> Sampler:
+    """Tasks of the method's environment, with data of the policy at hand.
+
+    Args:
+      config: of the experiment.
+      method: whose environment.
+      learner: whose policy.
+      stage: the section ``train`` or ``evaluate``.
+    """
+    return rl.on_policy(
+        method.env,
+        learner.predict,
+        episodes=stage.episodes,
+        horizon=config.env.horizon,
+        discount=config.train.discount,
+        gae_lambda=stage.gae_lambda,
+    )
+
+
+def depends_on(config: Config, method: Method) -> dict[str, Any]:
+    """What trained parameters depend on: for how long and how fast is left to choose anew."""
+    values = config.to_dict()
+    fields = {name: values[name] for name in ("seed", "env", "model")}
+    free = ["num_iterations", "task_chunk", "rollout_chunk"]
+    if not method.adapts:
+        free += ["num_inner_steps", "inner_lr", "inner_loss", "first_order"]
+    fields["train"] = {name: x for name, x in values["train"].items() if name not in free}
+    return fields
+
+
+def score(
+    config: Config,
+    method: Method,
+    params: Params,
+    *,
+    inner_lr: float,
+    key: jax.Array,
+    num_tasks: int,
+    num_steps: int,
+) -> Scores:
+    """Return the mean returns before adaptation and after every inner step, see `evaluate`."""
+    learner = method.learner(inner_lr)
+    return evaluate(
+        learner,
+        params,
+        sampler(config, method, learner, config.evaluate),
+        key,
+        num_tasks=num_tasks,
+        num_steps=num_steps,
+        metric=mean_return,
+        task_chunk=config.evaluate.task_chunk or None,
+        mesh=largest_task_mesh(num_tasks),
+    )
+
+
+def tune(
+    config: Config, methods: Mapping[str, Method], params: Mapping[str, Params], key: jax.Array
+) -> dict[str, float]:
+    """The step size at test of every method that takes steps: the config's, or tuned."""
+    chosen = {}
+    pending = [name for name, method in methods.items() if method.tuned]
+    with progress("tune", len(pending)) as update:
+        for name, method in methods.items():
+            if method.steps == 0:
+                continue
+            chosen[name] = config.evaluate.inner_lr
+            if method.tuned:
+                chosen[name] = tune_inner_lr(
+                    method.learner,
+                    params[name],
+                    sampler(config, method, method.learner(0.0), config.evaluate),
+                    key,
+                    candidates=config.tune.candidates,
+                    num_tasks=config.tune.num_tasks,
+                    num_steps=method.steps,
+                    task_chunk=config.evaluate.task_chunk or None,
+                    mesh=largest_task_mesh(config.tune.num_tasks),
+                ).inner_lr
+                update(pending.index(name) + 1, f"{name} {chosen[name]}")
+    return chosen
+
+
+def test(trained: Trained, key: jax.Array, report: Report) -> dict[str, Scores]:
+    """Test every method on the same tasks, into the report; return the scores by method."""
+    config, scores = trained.config, {}
+    with progress("test", len(trained.methods)) as update:
+        for name, method in trained.methods.items():
+            scores[name] = score(
+                config,
+                method,
+                trained.params[name],
+                inner_lr=trained.inner_lr.get(name, 0.0),
+                key=key,
+                num_tasks=config.evaluate.num_tasks,
+                num_steps=method.steps,
+            )
+            report.add(name, config.env.name, "return", scores[name], paper(config, name))
+            update(len(scores), f"{name} {scores[name].mean[-1]:.4g}")
+    return scores
+
+
+def adapted(trained: Trained, name: str) -> tuple[Any, list[Params]]:
+    """One task, the same for every method, and a method's parameters after each inner step."""
+    config, method = trained.config, trained.methods[name]
+    learner = method.learner(trained.inner_lr[name])
+    tasks = sampler(config, method, learner, config.evaluate)
+    task_key, adapt_key = jax.random.split(trained.key)
+
+    @jax.jit
+    def adapt(params):
+        return learner.adapt(
+            params,
+            tasks(params, task_key).support,
+            adapt_key,
+            num_steps=method.steps,
+            observe=lambda params, step: params,
+        ).observed
+
+    found = adapt(trained.params[name])
+    steps = [jax.tree.map(lambda x, s=s: x[s], found) for s in range(method.steps + 1)]
+    return method.env.sample_task(task_key), steps
+
+
+def gains(scores: Mapping[str, Scores]) -> dict[str, dict[str, list[float]]]:
+    """What each method gained by 1, 2, ... steps, with the 95% interval of that difference.
+
+    Every task is compared with itself: the intervals of returns before and after adaptation say how
+    much tasks differ, not how sure a gain is.
+    """
+    found = {}
+    for name, score in scores.items():
+        gain = score.values[:, 1:] - score.values[:, :1]
+        if gain.size and np.isfinite(gain).all():
+            paired = summarise(gain, -gain)
+            found[name] = {"mean": paired.mean.tolist(), "ci95": paired.ci95.tolist()}
+    return found
+
+
+def gap_closed(scores: Mapping[str, Scores]) -> dict[str, list[float]]:
+    """By how much of the way from its own start to the oracle each method gets, step by step."""
+    if "oracle" not in scores:
+        return {}
+    best = scores["oracle"].mean[0]
+    return {
+        name: [
+            round(float(x), 3) for x in (found.mean[1:] - found.mean[0]) / (best - found.mean[0])
+        ]
+        for name, found in scores.items()
+        if len(found.mean) > 1 and np.isfinite(found.mean).all()
+    }
+
+
+def paper(config: Config, method: str) -> dict[str, Any] | None:
+    """The published returns, where they compare."""
+    published = PAPER.get((config.env.name, method))
+    if published is None or config.env.name not in COMPARABLE:
+        return None
+    return {"steps": list(range(len(published))), "mean": list(published)}

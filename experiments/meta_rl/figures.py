@@ -1,0 +1,36 @@
+"""The figures of meta-reinforcement learning: returns against steps, and over training."""
+
+from pathlib import Path
+
+from experiments.harness.training import VALIDATION
+from mamljax.running import metrics, plots
+from mamljax.running.report import Record
+
+RETURNS = ("return_before", "return_after")
+"""What training tells of: the mean returns before and after adaptation. Policies have no loss worth
+drawing, for a surrogate is 0 where it is differentiated."""
+
+
+def draw(workdir: Path, record: Record) -> None:
+    """Draw all figures of a run into ``figures/``."""
+    figures = workdir / "figures"
+    plots.learning_curves(
+        figures / "returns.png",
+        plots.curves([record]),
+        ylabel="return",
+        title="Return against gradient steps",
+    )
+    for name in record["train"]:
+        history = metrics.read(workdir / metrics.FILE, name)
+        if history:
+            plots.training_curves(
+                figures / f"training_{name}.png",
+                {
+                    name.replace("_", " "): series
+                    for name in RETURNS
+                    if (series := metrics.over_training(history, name))[0]
+                },
+                metrics.scores_over_training(history, VALIDATION),
+                ylabel="return in training",
+                from_zero=False,
+            )

@@ -1,0 +1,1 @@
+"""Everything around training: checkpoints, metrics, progress, reports, plots, files."""

@@ -1,0 +1,381 @@
+"""Reports of experiments: ``report.json``, ``report.md``, ``tasks.npz``, one form for all of them.
+
+A `Report` is written while an experiment tests. `read`, `groups`, `rows` and `table` make tables of
+one report or of many that differ in the seed alone; `paired` compares two on the same tasks.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mamljax import processes
+from mamljax.checks import ArgumentError
+from mamljax.evaluate import Scores, summarise
+from mamljax.running import files
+from mamljax.running.provenance import provenance
+
+SHOWN_STEPS = (0, 1, 5, 10)
+"""The inner steps that tables show, as far as they were evaluated; of four or fewer all are."""
+
+FILE, PAGE, TASKS = "report.json", "report.md", "tasks.npz"
+
+Record = dict[str, Any]
+"""A report as JSON has it."""
+
+
+class Report:
+    """The report of a run in the making: a row that has been tested is on disk at once.
+
+    Of several processes only the first writes.
+
+    Args:
+      workdir: where to write.
+      experiment: its name.
+      config: of the run.
+    """
+
+    def __init__(self, workdir: Path, experiment: str, config: Mapping[str, Any]) -> None:
+        self._workdir = workdir
+        self._started = time.perf_counter()
+        self._tasks: dict[str, np.ndarray] = {}
+        self.record: Record = {
+            **provenance(experiment, config),
+            "finished": False,
+            "wall_seconds": 0.0,
+            "train": {},
+            "results": [],
+            "details": {},
+        }
+
+    def add(
+        self,
+        method: str,
+        setting: str,
+        metric: str,
+        scores: Scores,
+        paper: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add a row of results, and write what there is.
+
+        Args:
+          method: such as ``maml``.
+          setting: such as ``5-shot``.
+          metric: what the numbers are, such as ``mse``.
+          scores: from `evaluate`.
+          paper: published numbers, ``{"steps": [...], "mean": [...]}`` and perhaps ``"ci95"``.
+        """
+        row = {
+            "method": method,
+            "setting": setting,
+            "metric": metric,
+            "steps": list(range(len(scores.mean))),
+            "mean": scores.mean.tolist(),
+            "ci95": scores.ci95.tolist(),
+            "std": scores.std.tolist(),
+            "median": scores.median.tolist(),
+            "num_tasks": scores.num_tasks,
+            "num_diverged": scores.num_diverged,
+            "paper": paper,
+        }
+        self.record["results"].append(row)
+        self._tasks[_of_tasks(row)] = scores.values
+        self._write()
+
+    def publish(self, train: Mapping[str, Any], details: Mapping[str, Any]) -> Record:
+        """Write the whole report and its page, show the table, return the record.
+
+        Args:
+          train: by method, what is to be known of its training.
+          details: further things worth knowing, by name.
+        """
+        self.record |= {"finished": True, "train": dict(train), "details": dict(details)}
+        self._write()
+        if processes.is_first():
+            files.write_text(self._workdir / PAGE, markdown(self.record))
+            show(table([self.record]), title=self.record["experiment"])
+            print(f"Report and figures: {self._workdir}")
+        return self.record
+
+    def _write(self) -> None:
+        self.record["wall_seconds"] = time.perf_counter() - self._started
+        if processes.is_first():
+            files.write_arrays(self._workdir / TASKS, self._tasks)
+            files.write_json(self._workdir / FILE, self.record)
+
+
+class Row(NamedTuple):
+    """One method in one setting, in several reports that differ in the seed alone.
+
+    mean, ci95: by inner step; the mean over seeds, and its half-width over the test tasks of all.
+    lowest, highest: by inner step, among the seeds.
+    """
+
+    method: str
+    setting: str
+    metric: str
+    mean: np.ndarray
+    ci95: np.ndarray
+    lowest: np.ndarray
+    highest: np.ndarray
+    num_tasks: int
+    num_diverged: int
+    published: dict[int, float]
+
+
+class Table(NamedTuple):
+    """Words to be printed: a header, rows of as many cells, and what to know of them."""
+
+    header: list[str]
+    cells: list[list[str]]
+    note: str
+
+
+def read(paths: Sequence[str | Path]) -> list[Record]:
+    """Return the reports in JSON files, or in the work directories of runs.
+
+    Raises:
+      ArgumentError: for a path where there is none, or none that is finished.
+    """
+    found = []
+    for path in map(Path, paths):
+        file = path / FILE if path.is_dir() else path
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ArgumentError(
+                f"{file} is not the report of a run ({error}); give the work directories of runs "
+                "that have finished, or their report.json."
+            ) from error
+        if not isinstance(record, dict) or "results" not in record:
+            raise ArgumentError(f"{file} holds no results: give reports of experiments.")
+        if not record.get("finished", True):
+            raise ArgumentError(f"{file} is that of a run that is still testing, or was stopped.")
+        found.append(_by_method(record))
+    return found
+
+
+def groups(records: Sequence[Record]) -> list[list[Record]]:
+    """Return the reports in groups of those that differ in the seed alone."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        config = {name: value for name, value in record["config"].items() if name != "seed"}
+        same = json.dumps([record["experiment"], config], sort_keys=True)
+        found.setdefault(same, []).append(record)
+    return list(found.values())
+
+
+def rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Return every method in every setting, pooled over reports of one experiment.
+
+    Raises:
+      ArgumentError: if the reports are of different experiments, or two have the same seed.
+    """
+    experiments = {record["experiment"] for record in records}
+    seeds = [record["seed"] for record in records]
+    if len(experiments) > 1 or len(set(seeds)) < len(seeds):
+        raise ArgumentError(
+            f"one report per seed of one experiment is expected; got experiments "
+            f"{sorted(experiments)} and seeds {seeds}."
+        )
+    same: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        for row in record["results"]:
+            same.setdefault((row["method"], row["setting"]), []).append(row)
+    return [_pooled(found) for found in same.values()]
+
+
+def table(records: Sequence[Record]) -> Table:
+    """Return the table of one report, or of several that differ in the seed alone.
+
+    A line per method and setting: the mean over seeds, its interval, their range, the paper's.
+    """
+    found = rows(records)
+    last = {len(row.mean) - 1 for row in found}
+    shown = SHOWN_STEPS if max(last) >= 5 else range(5)
+    steps = sorted(last | {step for step in shown if step <= max(last)})
+    seeds = sorted(record["seed"] for record in records)
+    several = len(seeds) > 1
+    cells = [
+        [
+            *(row.method, row.setting),
+            *(_cell(row, step, several) for step in steps),
+            f"{row.num_diverged}/{row.num_tasks}",
+        ]
+        for row in found
+    ]
+    metric = " and ".join(dict.fromkeys(row.metric for row in found))
+    which = f"mean over seeds {seeds}" if several else f"seed {seeds[0]}, mean"
+    spread = " (smallest to largest seed)" if several else ""
+    note = f"{metric}, {which} ± 95% interval over test tasks{spread}; **the paper's**."
+    names = [f"{step} step{'' if step == 1 else 's'}" for step in steps]
+    return Table(["method", "setting", *names, "diverged"], cells, note)
+
+
+def paired(first: Path, second: Path) -> Table:
+    """Return the differences of two runs' scores, first minus second, task by task.
+
+    Methods of one name are compared; where there are none, the one with the other.
+
+    Args:
+      first, second: work directories of runs, which hold their ``tasks.npz``.
+
+    Raises:
+      ArgumentError: if a run has no scores by task, or the two were not tested on the same tasks.
+    """
+    records = read([first, second])
+    _check_same_tasks(records)
+    scores = [_read_tasks(Path(path)) for path in (first, second)]
+    cells, longest = [], 0
+    for row, other in _partners(*(record["results"] for record in records)):
+        a, b = scores[0][_of_tasks(row)], scores[1][_of_tasks(other)]
+        steps = min(a.shape[1], b.shape[1])
+        difference = a[:, :steps] - b[:, :steps]
+        found = summarise(difference, difference)
+        name = row["method"]
+        name = name if name == other["method"] else f"{name} - {other['method']}"
+        means = zip(found.mean, found.ci95, strict=True)
+        cells.append([name, row["setting"], *(f"{mean:+.3g} ± {half:.2g}" for mean, half in means)])
+        longest = max(longest, steps)
+    header = ["method", "setting", *(f"{s} step{'' if s == 1 else 's'}" for s in range(longest))]
+    cells = [line + [""] * (len(header) - len(line)) for line in cells]
+    return Table(header, cells, f"{first} minus {second}, the same tasks paired, ± 95% interval.")
+
+
+def markdown(record: Record) -> str:
+    """Return the report as a page: the table, then where it comes from."""
+    lines = [
+        f"# {record['experiment']}",
+        "",
+        *markdown_table(table([record])),
+        "",
+        f"- command: `{record['command']}`",
+        f"- seed: {record['seed']}",
+        f"- device: {', '.join(f'{key} {value}' for key, value in record['device'].items())}",
+        f"- versions: {', '.join(f'{key} {value}' for key, value in record['versions'].items())}",
+        f"- wall seconds: {record['wall_seconds']:.0f}",
+        *(f"- training of {name}: {told}" for name, told in record["train"].items()),
+        *(f"- {key}: {value}" for key, value in record["details"].items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def markdown_table(found: Table) -> list[str]:
+    """Return the lines of a Markdown table, and its note."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (found.header, *found.cells)]
+    lines.insert(1, "|" + "---|" * len(found.header))
+    return [*lines, "", found.note] if found.note else lines
+
+
+def show(found: Table, title: str) -> None:
+    """Print a table."""
+    from rich.table import Table as Printed  # not needed to make a report
+    from rich.text import Text
+
+    printed = Printed(title=title, caption=Text(found.note))
+    for name in found.header:
+        printed.add_column(name, justify="left" if name in ("method", "setting") else "right")
+    for line in found.cells:
+        printed.add_row(*map(Text, line))
+    console().print(printed)
+
+
+def console() -> Any:
+    """Return where tables are printed: in a pipe or a log no screen's width matters."""
+    from rich.console import Console
+
+    screen = Console()
+    return screen if screen.is_terminal else Console(width=160)
+
+
+def _by_method(record: Record) -> Record:
+    """The record as it is written now: earlier versions had one method's training by itself."""
+    train = record.get("details", {}).get("train") or record.get("train", {})
+    if train and not all(isinstance(told, dict) for told in train.values()):
+        train = {record["results"][0]["method"]: train}
+    return {**record, "train": train, "details": record.get("details", {})}
+
+
+def _pooled(same: Sequence[Record]) -> Row:
+    means = np.array([_numbers(row["mean"]) for row in same])
+    halves = np.array([_numbers(row["ci95"]) for row in same])
+    paper = same[0]["paper"]
+    return Row(
+        method=same[0]["method"],
+        setting=same[0]["setting"],
+        metric=same[0]["metric"],
+        mean=means.mean(axis=0),
+        ci95=np.sqrt(np.sum(halves**2, axis=0)) / len(same),
+        lowest=means.min(axis=0),
+        highest=means.max(axis=0),
+        num_tasks=sum(row["num_tasks"] for row in same),
+        num_diverged=sum(row["num_diverged"] for row in same),
+        published=dict(zip(paper["steps"], paper["mean"], strict=True)) if paper else {},
+    )
+
+
+def _numbers(values: Sequence[float | None]) -> np.ndarray:
+    """A mean that is infinite or NaN because tasks diverged is null in the report."""
+    return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
+def _cell(row: Row, step: int, several: bool) -> str:
+    if step >= len(row.mean):  # such as the oracle's, which takes none
+        return ""
+    text = f"{row.mean[step]:.3g} ± {row.ci95[step]:.2g}"
+    if several:
+        text += f" ({row.lowest[step]:.3g} to {row.highest[step]:.3g})"
+    return f"{text} **{row.published[step]:.3g}**" if step in row.published else text
+
+
+def _of_tasks(row: Mapping[str, Any]) -> str:
+    """Under which name the scores of a row's tasks are kept."""
+    return f"{row['method']}: {row['setting']}"
+
+
+def _read_tasks(workdir: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(workdir / TASKS) as found:
+            return dict(found)
+    except (OSError, ValueError) as error:
+        raise ArgumentError(
+            f"{workdir} has no {TASKS}, the scores by task ({error}): give the work directory of a "
+            "run, and give its command again if an earlier version tested it."
+        ) from error
+
+
+def _check_same_tasks(records: Sequence[Record]) -> None:
+    def drawn(record: Record) -> Any:
+        config = record["config"]
+        sections = ("task", "data", "env")
+        tested = {
+            name: value
+            for name, value in config.get("evaluate", {}).items()
+            if name in ("num_tasks", "split", "queries", "shots", "episodes")
+        }
+        sources = {
+            name: {key: x for key, x in config[name].items() if key not in ("dir", "cache")}
+            for name in sections
+            if name in config
+        }
+        return record["experiment"], record["seed"], tested, sources
+
+    first, second = map(drawn, records)
+    if first != second:
+        raise ArgumentError(
+            f"the two runs were not tested on the same tasks: {first} and {second}. Experiment, "
+            "seed, tasks and their number have to agree."
+        )
+
+
+def _partners(first: Sequence[Record], second: Sequence[Record]) -> list[tuple[Record, Record]]:
+    """The rows to compare: of one setting, and of one method if there are such."""
+    same = [(a, b) for a in first for b in second if a["setting"] == b["setting"]]
+    equal = [(a, b) for a, b in same if a["method"] == b["method"]]
+    found = equal or same
+    if not found:
+        raise ArgumentError("the two runs have no setting in common.")
+    return found

@@ -1,0 +1,263 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import cifar_fs, miniimagenet, omniglot
+from configs.base import few_shot
+from experiments.few_shot import experiment, methods
+from mamljax import data, models
+from mamljax.models import weights
+from mamljax.train import NonFiniteError
+
+SIDE = 12
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Images of a user's own: every class is one pattern under noise."""
+    root, rng = tmp_path_factory.mktemp("own"), np.random.default_rng(0)
+    for split, classes in (("train", 8), ("validation", 4), ("test", 5)):
+        for label in range(classes):
+            place = root / split / f"class{label}"
+            place.mkdir(parents=True)
+            pattern = rng.integers(0, 200, (SIDE, SIDE, 3))
+            for index in range(6):
+                image = pattern + rng.integers(0, 55, pattern.shape)
+                Image.fromarray(image.astype(np.uint8)).save(place / f"{index}.png")
+    return root
+
+
+@pytest.fixture
+def config(folder, monkeypatch):
+    """The smallest config that goes the whole way, on one device: that compiles faster."""
+    monkeypatch.setattr(experiment, "largest_task_mesh", lambda num_tasks: None)
+    tiny = omniglot.get_config("5way1shot_dense")
+    tiny.data.update(source="folder", scheme="", dir=str(folder), image_size=(SIDE, SIDE))
+    tiny.data.cache = str(folder / "cache")
+    tiny.task.update(ways=3, shots=2)
+    tiny.model.filters = 4
+    tiny.train.update(num_iterations=6, meta_batch=4, queries=2, inner_lr=0.5, minibatch=8)
+    tiny.log.update(every=2, checkpoint_every=2)
+    tiny.validate.num_tasks = 4
+    tiny.evaluate.update(num_tasks=10, num_inner_steps=2, inner_lr=0.5, queries=(4,))
+    tiny.tune.update(num_tasks=4, candidates=(0.01, 0.1))
+    return tiny
+
+
+def weights_of(workdir):
+    with np.load(workdir / "weights.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_every_method_goes_from_images_to_report(config, tmp_path, method):
+    config.method = method
+    if method == "context":  # in a dense network batch normalisation would erase it
+        config.model.network = "omniglot"
+    found = experiment.run(config, tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["results"] == json.loads(json.dumps(found["results"]))
+    for row in report["results"]:
+        assert row["metric"] == "accuracy"
+        assert row["num_tasks"] == 10
+        assert len(row["ci95"]) == len(row["mean"])
+        assert all(0 <= mean <= 1 for mean in row["mean"])
+    assert {row["setting"] for row in report["results"]} == {"3-way 2-shot, 4 queries per class"}
+    assert report["train"]["chosen_by"] == "best validation score"
+    assert report["details"]["norm"].startswith("batch, not adapted")
+    for name in ("accuracy", "episode", "training"):
+        with Image.open(tmp_path / "figures" / f"{name}.png") as image:
+            assert min(image.size) > 100
+    assert "±" in (tmp_path / "report.md").read_text()
+
+
+def test_gradient_methods_take_steps_and_the_others_none(config, tmp_path):
+    config.method = "pretrained"
+    rows = experiment.run(config, tmp_path)["results"]
+    lengths = {row["method"].removesuffix(", dense"): len(row["mean"]) for row in rows}
+    assert lengths == {
+        "nearest neighbour, features": 1,
+        "fine-tuning": 3,
+        "nearest neighbour, pixels": 1,
+    }
+    pixels = [row["mean"][0] for row in rows if "pixels" in row["method"]]
+    assert min(pixels) > 0.9  # every class is one pattern
+
+
+def test_it_learns(config, tmp_path):
+    config.train.num_iterations = 150
+    config.log.update(every=50, checkpoint_every=50)
+    config.evaluate.num_tasks = 100
+    (row,) = experiment.run(config, tmp_path)["results"]
+    assert row["mean"][-1] > 0.8 > row["mean"][0]
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(config, tmp_path):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    experiment.run(config, whole)
+    config.train.num_iterations = 4
+    experiment.run(config, halves)
+    config.train.num_iterations = 6
+    experiment.run(config, halves)
+    expected, found = weights_of(whole), weights_of(halves)
+    assert expected.keys() == found.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_weights_are_evaluated_without_training(config, tmp_path):
+    first = experiment.run(config, tmp_path / "first")
+    config.weights = str(tmp_path / "first" / "weights.npz")
+    again = experiment.run(config, tmp_path / "again")
+    assert again["results"] == first["results"]
+    assert again["train"] == {"imported": config.weights}
+    assert not (tmp_path / "again" / "checkpoints").exists()
+    config.evaluate.update(split="validation", num_inner_steps=4, inner_lr=0.1, queries=(3,))
+    (row,) = experiment.run(config, tmp_path / "other")["results"]
+    assert row["steps"] == [0, 1, 2, 3, 4]
+    assert row["mean"] != first["results"][0]["mean"]
+
+
+def test_the_best_checkpoint_on_validation_is_tested(config, tmp_path, monkeypatch):
+    accuracies = iter([0.5, 0.9, 0.7])
+    score = experiment.score
+
+    def scored(*args, num_tasks, **options):
+        found = score(*args, num_tasks=num_tasks, **options)
+        validating = num_tasks == config.validate.num_tasks
+        return found._replace(mean=found.mean * 0 + next(accuracies)) if validating else found
+
+    monkeypatch.setattr(experiment, "score", scored)
+    train = experiment.run(config, tmp_path)["train"]["maml"]
+    assert (train["iterations"], train["tested_checkpoint"]) == (6, 4)
+
+
+def test_without_validation_classes_the_last_checkpoint_is_tested(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "has_validation", lambda config: False)
+    train = experiment.run(config, tmp_path)["train"]["maml"]
+    assert train["chosen_by"] == "last iteration"
+    assert train["tested_checkpoint"] == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task.ways": 6}, "ways=6 classes are needed .* of 5 classes"),
+        ({"evaluate.queries": (5,)}, r"shots \+ queries = 7 images are needed"),
+        ({"train.queries": 9}, r"shots \+ queries = 11 images are needed"),
+        ({"method": "mamal"}, "config.method must be one of .* Did you mean 'maml'"),
+        ({"model.network": "omniglott"}, "config.model.network must be one of"),
+        ({"model.norm": "bach"}, "norm must be one of .* Did you mean 'batch'"),
+        ({"data.source": "omniglott"}, "source must be one of"),
+        ({"data.image_size": (13, 13)}, "12 x 12|12x12"),
+        ({"weights": "nowhere.npz"}, "no file nowhere.npz"),
+    ],
+)
+def test_a_wrong_value_ends_at_the_door(config, tmp_path, change, message):
+    with config.unlocked():
+        config.update_from_flattened_dict(change)
+    work = tmp_path / "work"
+    with pytest.raises(SystemExit) as caught:
+        experiment.run(config, work)
+    assert caught.match(message)
+    assert not (work / "checkpoints").exists()
+
+
+def test_weights_of_another_network_are_refused(config, tmp_path):
+    np.savez(tmp_path / "w.npz", conv1=np.zeros((3, 3, 1, 2)))
+    config.weights = str(tmp_path / "w.npz")
+    with pytest.raises(SystemExit, match=r"Dense_0/kernel: expected \(432, 256\), got nothing"):
+        experiment.run(config, tmp_path / "work")
+
+
+def test_divergence_is_not_taken_for_a_bad_value(config, tmp_path):
+    config.train.inner_lr = 1e30
+    config.model.norm = "none"
+    with pytest.raises(NonFiniteError, match="meta-iteration"):
+        experiment.run(config, tmp_path)
+
+
+def test_published_weights_evaluate(config, tmp_path, randomised):
+    """Arrays under the MAML authors' names, in the network of the miniImagenet experiment."""
+    config.model.update(network="miniimagenet", filters=32)
+    config.data.update(image_size=(16, 16), resize=True)
+    net = models.miniimagenet_net(3)
+    inputs = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
+    params = randomised(jax.eval_shape(net.init, jax.random.key(0), inputs))
+    published = {"w5": params["head"]["kernel"], "b5": params["head"]["bias"]}
+    for i in range(4):
+        block = params[f"block_{i}"]
+        published[f"conv{i + 1}"] = block["conv"]["kernel"]
+        published[f"b{i + 1}"] = block["conv"]["bias"]
+        published[f"{i}_beta"] = block["norm"]["offset"]
+    config.weights = str(tmp_path / "theirs.npz")
+    np.savez(config.weights, **published)
+    (row,) = experiment.run(config, tmp_path / "theirs")["results"]
+    weights.save(tmp_path / "ours.npz", params)
+    config.weights = str(tmp_path / "ours.npz")
+    (ours,) = experiment.run(config, tmp_path / "ours")["results"]
+    assert row == ours
+    assert len(row["mean"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("module", "settings"),
+    [(omniglot, [*omniglot.SETTINGS, "quick"]), (miniimagenet, miniimagenet.SETTINGS),
+     (cifar_fs, cifar_fs.SETTINGS)],
+)  # fmt: skip
+def test_every_variant_builds(module, settings):
+    shape = {omniglot: (28, 28, 1), miniimagenet: (84, 84, 3), cifar_fs: (32, 32, 3)}[module]
+    for setting in settings:
+        for option in ("", *few_shot.OPTIONS) if setting != "quick" else ("",):
+            config = module.get_config(f"{setting}_{option}".strip("_"))
+            method = methods.build(config, shape, 64, None)
+            inputs = jax.ShapeDtypeStruct((4, *shape), np.float32)
+            params = jax.eval_shape(method.learner.init, jax.random.key(0), inputs)
+            assert jax.tree.leaves(params)
+
+
+def test_step_sizes_are_those_of_the_paper_for_the_mean_loss():
+    code = {"5way1shot": 0.4, "5way5shot": 0.4, "20way1shot": 0.1, "20way5shot": 0.1}
+    for setting, alpha in code.items():
+        config = omniglot.get_config(setting)
+        assert config.train.inner_lr == pytest.approx(alpha * config.task.ways)
+    assert miniimagenet.get_config("5way1shot").train.inner_lr == pytest.approx(0.01 * 5)
+
+
+def test_paper_numbers_stand_beside_their_rows():
+    config = omniglot.get_config("20way5shot")
+    assert experiment.paper(config, "maml", 5) == {
+        "source": "table 1",
+        "steps": [5],
+        "mean": [pytest.approx(0.989)],
+        "ci95": [pytest.approx(0.002)],
+    }
+    assert experiment.paper(config, "prototypical", 0) is None
+    config.data.source = "glyphs"  # whose numbers are not Omniglot's
+    assert experiment.paper(config, "maml", 5) is None
+
+
+def test_from_the_command_line_without_any_data_file(tmp_path):
+    command = [
+        sys.executable,
+        *("-m", "experiments.omniglot", "--config=configs/omniglot.py:quick"),
+        f"--workdir={tmp_path / 'run'}",
+        "--config.train.num_iterations=2",
+        "--config.train.meta_batch=2",
+        "--config.model.filters=2",
+        "--config.validate.num_tasks=2",
+        "--config.evaluate.num_tasks=2",
+    ]
+    root = Path(__file__).parents[3]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "5-way 1-shot, 1 query per class" in done.stdout
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    names = data.load("glyphs", "test").names
+    assert report["details"]["classes"] == f"test: {len(names)} classes"

@@ -1,0 +1,44 @@
+"""What ``--help`` says of configs."""
+
+import pytest
+
+from experiments.harness.config import comments, listing
+
+FILES = ("sinusoid", "omniglot", "miniimagenet", "cifar_fs", "navigation", "locomotion")
+
+SOURCE = """
+def base():
+    config.seed = 0  # of everything
+    # How far,
+    # and how fast.
+    config.train.reach = config.train.speed = 1.0
+
+    # Not of the next, since a line lies between.
+
+    config.train.color = "#fff"
+    config.train.rate = 2  # "#" twice
+
+
+def get_config(variant):
+    config.train.speed = 2.0  # twice that
+    if variant == "odd":
+        config.seed = 1  # left out
+"""
+
+
+def test_comments_beside_and_above_belong_to_values():
+    assert comments(SOURCE) == {
+        "seed": ["of everything"],
+        "train.reach": ["How far, and how fast."],
+        "train.speed": ["How far, and how fast.", "twice that"],
+        "train.rate": ['"#" twice'],
+    }
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_value_is_explained(name):
+    lines = [*listing(f"configs/{name}.py").splitlines(), ""]
+    values = [index for index, line in enumerate(lines) if line.startswith("    --config.")]
+    assert len(values) > 20
+    assert [lines[at] for at in values if not lines[at + 1].startswith(" " * 8)] == []
+    assert max(map(len, lines)) < 120

@@ -1,0 +1,143 @@
+"""Two real processes on this machine train together, through the command line."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[3]
+ITERATIONS = 200
+
+
+def start(workdir, *arguments):
+    """A process that trains, with a checkpoint every few iterations; all else is kept small."""
+    settings = {
+        "train.meta_batch": 24,
+        "train.num_iterations": ITERATIONS,
+        "log.every": 10,
+        "log.checkpoint_every": 10,
+        "evaluate.num_tasks": 20,
+        "evaluate.shots": "(5,)",
+        "evaluate.num_inner_steps": 1,
+        "tune.candidates": "(0.01,)",
+    }
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "experiments.sinusoid", "--config=configs/sinusoid.py:quick"),
+            f"--workdir={workdir}",
+            *(f"--config.{name}={x}" for name, x in settings.items()),
+            *arguments,
+        ],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_together(workdir, *arguments, own=((), ())):
+    """Two processes, with the same arguments and some of their own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    together = [f"--coordinator=127.0.0.1:{port}", "--num_processes=2", *arguments]
+    return [start(workdir, *together, f"--process_id={i}", *own[i]) for i in range(2)]
+
+
+def finished(process, returncode=0):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == returncode, err
+    return out, err
+
+
+def wait_for(condition, process):
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def lines_of(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_do_what_one_does_and_one_goes_on_where_they_were_killed(tmp_path):
+    finished(start(tmp_path / "one"))
+    alone = json.loads((tmp_path / "one" / "report.json").read_text())
+
+    # The second process is killed: the first says so and ends.
+    first, second = start_together(tmp_path / "killed")
+    saved = tmp_path / "killed" / "checkpoints" / "maml"
+    wait_for(lambda: any(saved.glob("0*")), first)
+    second.send_signal(signal.SIGKILL)
+    _, err = finished(first, returncode=1)
+    assert "error: this process lost another one" in err
+    assert "Start all of them again" in err
+    assert "Traceback" not in err
+    second.communicate()
+    assert not (tmp_path / "killed" / "report.json").exists()
+    last = lines_of(tmp_path / "killed")[-1]
+    assert last["run"] == "maml"
+    assert last["step"] < ITERATIONS
+
+    # One process, so another number of devices, goes on there.
+    _, err = finished(start(tmp_path / "killed"))
+    assert "passed over" not in err
+
+    # Two processes that nobody disturbs; one of them speaks.
+    (out, err), (no_out, no_err) = map(finished, start_together(tmp_path / "two"))
+    assert "Report and figures" in out
+    assert f"maml: {ITERATIONS}/{ITERATIONS}" in err
+    assert "maml" not in no_out + no_err
+
+    for name in ("killed", "two"):
+        found = json.loads((tmp_path / name / "report.json").read_text())
+        assert [row["method"] for row in found["results"]] == ["maml", "pretrain", "oracle"]
+        for row, expected in zip(found["results"], alone["results"], strict=True):
+            np.testing.assert_allclose(row["mean"], expected["mean"], rtol=1e-6)
+        # Written once: each step has one line.
+        logged = [(line["run"], line["step"]) for line in lines_of(tmp_path / name)]
+        assert len(logged) == len(set(logged)) == 3 * ITERATIONS / 10
+    found = json.loads((tmp_path / "two" / "report.json").read_text())
+    assert found["device"]["count"] == 2
+    assert len(list((tmp_path / "two" / "tensorboard" / "maml").iterdir())) == 1
+
+
+def test_processes_must_have_the_same_config_and_a_meta_batch_that_they_divide(tmp_path):
+    processes = start_together(tmp_path, "--config.train.meta_batch=25")
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert all(process.returncode for process in processes)
+    # Who comes late may be told by jax that the other one has ended, before it can say so itself.
+    assert "error: a meta-batch of 25 tasks does not divide over 2 devices" in "".join(errors)
+
+    seeds = [[f"--config.seed={i}"] for i in range(2)]
+    first, second = start_together(tmp_path, own=seeds)
+    _, err = finished(second, returncode=2)
+    assert "another --config than process 0" in err
+    first.communicate(timeout=300)
+    assert first.returncode  # it lost the other one
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num_processes=2"], "need --coordinator=HOST:PORT"),
+        (["--coordinator=a:1", "--num_processes=2"], "needs --num_processes and a smaller"),
+        (["--coordinator=a:1", "--num_processes=2", "--process_id=2"], "got 2 and 2"),
+        (["--coordinator=auto"], "found no cluster here"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(tmp_path, arguments, message):
+    _, err = finished(start(tmp_path / "run", *arguments), returncode=2)
+    assert message in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,248 @@
+"""The meta-reinforcement-learning experiments from config to report, small."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from configs import locomotion as locomotion_config
+from configs import navigation as navigation_config
+from experiments import locomotion, navigation
+from experiments.benchmark import meta_rl
+from experiments.meta_rl import experiment
+from mamljax import rl
+from mamljax.evaluate import summarise
+from mamljax.running import metrics
+
+
+def small(config, methods):
+    config.methods = methods
+    config.env.horizon = 4
+    config.model.hidden = (4,)
+    config.train.num_iterations = 2
+    config.train.meta_batch = 2
+    config.train.episodes = 3
+    config.train.curvature_support = config.train.curvature_query = 2
+    config.train.cg_iterations = 3
+    config.log.every = 1
+    config.log.checkpoint_every = 1
+    config.validate.num_tasks = 2
+    config.evaluate.num_tasks = 3
+    config.evaluate.episodes = 3
+    config.evaluate.num_inner_steps = 2
+    config.tune.num_tasks = 2
+    config.tune.candidates = (0.1, 0.5)
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A small run of navigation: its work directory and its report."""
+    workdir = tmp_path_factory.mktemp("navigation")
+    config = small(navigation_config.get_config(), "maml,random,oracle")
+    return workdir, navigation.run(config, workdir)
+
+
+def test_the_report_has_every_method_beside_the_paper(finished):
+    workdir, report = finished
+    assert report == json.loads((workdir / "report.json").read_text()) | {
+        "results": report["results"],
+        "details": report["details"],
+        "train": report["train"],
+        "config": report["config"],
+    }
+    rows = {row["method"]: row for row in report["results"]}
+    assert list(rows) == ["maml", "random", "oracle"]
+    assert rows["maml"]["steps"] == [0, 1, 2]
+    assert rows["oracle"]["steps"] == [0]
+    assert rows["maml"]["paper"]["mean"] == [-40.41, -11.68, -3.33, -3.23]
+    assert all(np.isfinite(row["mean"]).all() for row in rows.values())
+    assert all(row["metric"] == "return" and row["num_tasks"] == 3 for row in rows.values())
+    assert set(report["train"]) == {"maml", "oracle"}
+    assert report["train"]["maml"]["env_steps_per_second"] > 0
+    assert report["details"]["inner_lr"]["random"] in (0.1, 0.5)
+    assert report["details"]["inner_lr"]["maml"] == 0.5
+    assert set(report["details"]["gain"]) == {"maml", "random"}
+    assert set(report["details"]["oracle_gap_closed"]) == {"maml", "random"}
+    assert report["details"]["broken_episodes_in_training"] == {"maml": 0, "oracle": 0}
+
+
+@pytest.mark.parametrize(
+    ("methods", "expected"),
+    [("pretrain,random", [False, True]), ("maml", [True, False]), ("", [False, False])],
+)
+def test_step_sizes_at_test_are_tuned_for_the_methods_that_ask_for_it(methods, expected):
+    config = small(navigation_config.get_config(), "maml,random")
+    config.tune.methods = methods
+    env = navigation.build(config)
+    found = [experiment.build(config, env, name).tuned for name in ("maml", "random")]
+    assert found == expected
+
+
+def test_methods_to_tune_are_checked():
+    config = small(navigation_config.get_config(), "maml")
+    config.tune.methods = "maml,randon"
+    with pytest.raises(ValueError, match="Did you mean 'random'"):
+        experiment.build(config, navigation.build(config), "maml")
+
+
+def test_broken_episodes_are_added_up_over_chunks(tmp_path):
+    with metrics.MetricLogger(tmp_path, "maml") as logger:
+        logger.write(5, broken_episodes=0.4)  # the means over iterations 1 to 5,
+        logger.write(5, validation_step_0=-1.0)
+        logger.write(7, broken_episodes=2.0)  # and 6 to 7
+    with metrics.MetricLogger(tmp_path, "oracle") as logger:
+        logger.write(3, broken_episodes=1.0)
+    assert experiment.broken_episodes(tmp_path, ["maml"]) == {"maml": 6}
+
+
+def test_training_logs_returns_and_what_the_line_search_did(finished):
+    workdir, _ = finished
+    records = metrics.read(workdir / metrics.FILE)
+    trained = [r for r in records if r["run"] == "maml" and "return_after" in r]
+    assert [r["step"] for r in trained] == [1, 2]
+    for record in trained:
+        assert record["kl"] <= 0.01
+        assert (record["step_size"] > 0) == (record["reason"] == 0)
+        assert record["return_before"] < 0
+    scored = [r for r in records if r["run"] == "maml" and "validation_step_1" in r]
+    assert [r["step"] for r in scored] == [1, 2]
+
+
+def test_figures_are_drawn(finished):
+    names = {path.name for path in (finished[0] / "figures").iterdir()}
+    assert {"returns.png", "paths.png", "training_maml.png", "training_oracle.png"} <= names
+
+
+def test_a_finished_run_is_only_tested_again(finished):
+    workdir, report = finished
+    before = (workdir / "metrics.jsonl").read_text()
+    config = small(navigation_config.get_config(), "maml,random,oracle")
+    again = navigation.run(config, workdir)
+    assert [r["mean"] for r in again["results"]] == [r["mean"] for r in report["results"]]
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_lambda_at_test_changes_adaptation_at_test_alone(finished, tmp_path):
+    workdir, report = shutil.copytree(finished[0], tmp_path / "run"), finished[1]
+    before = (workdir / "metrics.jsonl").read_text()
+    config = small(navigation_config.get_config(), "maml")
+    config.evaluate.gae_lambda = 0.0
+    with_lambda = navigation.run(config, workdir)["results"][0]["mean"]
+    without = report["results"][0]["mean"]
+    assert with_lambda[0] == without[0]
+    assert with_lambda[1] != without[1]
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize("name", ["maml", "pretrain", "oracle", "context"])
+def test_only_what_adapts_in_training_depends_on_how(name):
+    config = small(navigation_config.get_config(), name)
+    method = experiment.build(config, navigation.build(config), name)
+    before = experiment.depends_on(config, method)
+    config.train.inner_lr = 0.1
+    assert (experiment.depends_on(config, method) == before) == (not method.adapts)
+    config.train.max_kl = 0.1
+    assert experiment.depends_on(config, method) != before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": "maml,orcale"}, "Did you mean 'oracle'"),
+        ({"train.inner_loss": "dise"}, "config.train.inner_loss must be one of .*'dice'"),
+        ({"env.reward": "speed"}, "reward must be one of"),
+        ({"model.init_std": -1.0}, "0 < min_std <= init_std"),
+    ],
+)
+def test_bad_values_end_with_one_line(tmp_path, change, message):
+    config = small(navigation_config.get_config(), "maml")
+    config.update_from_flattened_dict(change)
+    with pytest.raises(SystemExit, match=message):
+        navigation.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_gap_is_measured_from_each_methods_own_start():
+    scores = {
+        name: summarise(np.array([values]), np.zeros((1, len(values))))
+        for name, values in {"maml": [-40.0, -11.5, -2.0], "oracle": [-2.0]}.items()
+    }
+    assert experiment.gap_closed(scores) == {"maml": [0.75, 1.0]}
+    assert experiment.gap_closed({"maml": scores["maml"]}) == {}
+
+
+def test_a_gain_is_that_of_each_task_over_itself():
+    values = np.array([[-40.0, -38.0, -39.0], [5.0, 7.0, 10.0]])
+    scores = {"maml": summarise(values, -values), "oracle": summarise(values[:, :1], values[:, :1])}
+    found = experiment.gains(scores)
+    assert list(found) == ["maml"]
+    assert found["maml"]["mean"] == [2.0, 3.0]
+    assert found["maml"]["ci95"] == pytest.approx([0.0, 1.96 * 2.0 / np.sqrt(2)])
+    broken = np.array([[0.0, np.nan]])
+    assert experiment.gains({"maml": summarise(broken, broken)}) == {}
+
+
+@pytest.mark.parametrize("variant", locomotion_config.VARIANTS)
+def test_every_variant_names_a_family(variant):
+    config = locomotion_config.get_config(variant)
+    assert config.env.name in rl.LOCOMOTION
+    assert config.env.horizon == 200
+
+
+@pytest.mark.slow
+def test_locomotion_from_config_to_film(tmp_path):
+    config = small(locomotion_config.get_config("ant_direction"), "maml,oracle")
+    report = locomotion.run(config, tmp_path)
+    assert np.isfinite(report["results"][0]["mean"]).all()
+    page = (tmp_path / "figures" / "maml.html").read_text()
+    assert "after 0 gradient steps" in page
+    assert "after 1 gradient step<" in page
+
+
+ROOT = Path(__file__).parents[3]
+SAMPLES = """
+import os
+os.environ["NPROC"] = "2"  # threads in XLA's pool, one per device
+import jax
+from configs import navigation as navigation_config
+from experiments import navigation
+from experiments.benchmark import meta_rl
+from experiments.harness import main
+config = navigation_config.get_config()
+config.cpu_devices = 2
+main.set_up_cpu(config)
+parts = meta_rl.parts(config, navigation.build(config))
+jax.block_until_ready(parts["sampling"](jax.random.key(0)))
+"""
+
+
+def test_baselines_do_not_wait_for_the_threads_that_wait_for_them():
+    subprocess.run([sys.executable, "-c", SAMPLES], cwd=ROOT, check=True, timeout=120)
+
+
+def test_every_part_of_a_meta_iteration_can_be_timed():
+    config = small(navigation_config.get_config(), "maml")
+    found = meta_rl.parts(config, rl.navigation())
+    shapes = {name: jax.eval_shape(part, jax.random.key(0)) for name, part in found.items()}
+    assert shapes["random actions"].rewards.shape == (2, 3, 4)
+    assert shapes["sampling"].support.data.targets.rewards.shape == (2, 1, 3, 4)
+    assert shapes["meta-iteration"].keys() == shapes["meta-gradient"].keys()
+
+
+def test_the_parts_add_up_to_a_meta_iteration():
+    config = small(navigation_config.get_config(), "maml")
+    names = ("random actions", "rollouts", "rollouts and advantages", "sampling")
+    seconds = dict(zip(names, (0.5, 1.0, 1.5, 3.5), strict=True))
+    seconds |= {"meta-gradient": 2.0, "trust-region step": 6.0, "meta-iteration": 9.5}
+    found = meta_rl.breakdown(config, seconds)
+    total = found["seconds"].pop("meta-iteration")
+    assert sum(found["seconds"].values()) == total
+    assert found["seconds"]["adaptation"] == 0.5
+    rates = found["env_steps_per_second"]
+    assert rates == {"random actions": 48, "rollouts": 24, "training": pytest.approx(48 / 9.5)}

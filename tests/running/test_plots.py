@@ -1,0 +1,72 @@
+"""Figures: they are drawn, and show what they are given."""
+
+import numpy as np
+from matplotlib import image
+
+from mamljax.running import plots
+
+
+def test_learning_curves_draw_one_panel_per_setting(tmp_path):
+    curves = {"maml": plots.Curve([3.0, 1.0], [0.1, 0.1])}
+    for name, panels in (
+        ("one", {"5-shot": curves}),
+        ("two", {"5-shot": curves, "10-shot": curves}),
+    ):
+        plots.learning_curves(tmp_path / f"{name}.png", panels, ylabel="mse", title="t")
+    one, two = (image.imread(tmp_path / f"{name}.png") for name in ("one", "two"))
+    assert two.shape[1] > 1.5 * one.shape[1]
+    assert one.std() > 0.01  # not a blank sheet
+
+
+def test_a_method_without_steps_is_a_level_line(tmp_path):
+    curves = {"maml": plots.Curve([3.0, 1.0], [0.0, 0.0]), "oracle": plots.Curve([0.5], [0.0])}
+    plots.learning_curves(tmp_path / "level.png", {"": curves}, ylabel="mse", title="t")
+    drawn = image.imread(tmp_path / "level.png")
+    orange = (drawn[..., 0] > 0.9) & (drawn[..., 2] < 0.3)
+    across = orange.any(axis=0).mean()
+    assert across > 0.3  # of the width of the sheet; a single marker is a hundredth
+
+
+def test_fitted_curves_draw_support_points_and_every_curve(tmp_path):
+    grid = np.linspace(-5, 5, 50)
+    fit = plots.Fit("maml", grid, np.sin(grid), (grid[:5], np.sin(grid[:5])), {"pre": grid * 0})
+    plots.fitted_curves(tmp_path / "bare.png", [[fit._replace(curves={})]], title="t")
+    plots.fitted_curves(tmp_path / "fits.png", [[fit]], title="t")
+    bare, drawn = (image.imread(tmp_path / f"{name}.png") for name in ("bare", "fits"))
+    green = [(x[..., 1] - x[..., 0] > 0.3).sum() for x in (bare, drawn)]
+    assert green[1] > green[0] + 50
+
+
+def test_an_episode_has_a_row_per_class_and_at_most_five_queries(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, ways, queries, channels in (("few", 2, 2, 1), ("many", 4, 9, 3)):
+        support, query = (rng.random((ways * n, 8, 8, channels)) for n in (1, queries))
+        plots.episode(tmp_path / f"{name}.png", support, query, ways=ways)
+    few, many = (image.imread(tmp_path / f"{name}.png") for name in ("few", "many"))
+    assert many.shape[0] > 1.5 * few.shape[0]
+    assert 1.4 < many.shape[1] / few.shape[1] < 2.2  # 1 + 5 columns against 1 + 2
+    colour = [np.ptp(x[..., :3], axis=2).max() for x in (few, many)]
+    assert colour[0] < 0.01 < colour[1]
+
+
+def test_training_curves_show_the_loss_and_every_validation_step(tmp_path):
+    loss = [{"run": "maml", "step": step, "loss": 1 / step} for step in (1, 2, 3)]
+    scores = [{"run": "maml", "step": 3, "validation_step_0": 0.2, "validation_step_10": 0.9}]
+    plots.training_curves(tmp_path / "loss.png", loss)
+    plots.training_curves(tmp_path / "both.png", [*loss, *scores, {"step": 4, "loss": None}])
+    alone, both = (image.imread(tmp_path / f"{name}.png") for name in ("loss", "both"))
+    assert np.abs(alone - both).max() > 0.1
+    policy = [record | {"return_after": -record["step"]} for record in loss]
+    plots.training_curves(tmp_path / "returns.png", policy)
+    assert np.abs(image.imread(tmp_path / "returns.png") - alone).max() > 0.1
+
+
+def test_paths_show_every_episode_and_the_goal(tmp_path):
+    walk = np.cumsum(np.full((2, 5, 2), 0.1), axis=1)
+    panels = {"maml": {"0 steps": walk, "1 step": -walk}, "random": {"0 steps": walk}}
+    plots.paths(tmp_path / "near.png", panels, np.zeros(2), reach=1.0, title="t")
+    plots.paths(tmp_path / "far.png", panels, np.full(2, 0.4), reach=1.0, title="t")
+    near, far = (image.imread(tmp_path / f"{name}.png") for name in ("near", "far"))
+    assert near.shape[1] > near.shape[0]
+    assert near.shape == far.shape
+    assert np.abs(near - far).max() > 0.1
