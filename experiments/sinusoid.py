@@ -122,7 +122,7 @@ def trained_methods(config: Config, workdir: Path, keys: dict[str, jax.Array], m
 
 
 def depends_on(config: Config) -> dict[str, Any]:
-    """What trained parameters depend on: for how long is left to choose anew."""
+    """Return what trained parameters depend on: how long is left to choose anew."""
     fields = {key: config.to_dict()[key] for key in ("seed", "model", "task", "train")}
     del fields["train"]["num_iterations"]
     return fields

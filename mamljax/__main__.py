@@ -20,7 +20,7 @@ from typing import NoReturn
 
 HERE = Path(__file__).parent
 HOME = HERE / "bundled" if (HERE / "bundled").is_dir() else HERE.parent
-"""Where the folders experiments and configs are: in an installed wheel, or in a checkout."""
+"""The folder of experiments and configs: in an installed wheel, or in a checkout."""
 
 
 def main() -> None:
@@ -92,13 +92,12 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 def _experiment(command: str, words: Sequence[str]) -> tuple[str, str, list[str]]:
     """Experiment, variant and the words that follow; without an experiment, says which there are.
 
-    An experiment is a module with a config file of its name, which begins with `settings.main`.
+    An experiment is a command with a config file of its name.
     """
     names = sorted(
         path.stem
-        for path in (HOME / "experiments").glob("*.py")
-        if (HOME / "configs" / path.name).exists()
-        and "settings.main(" in path.read_text(encoding="utf-8")
+        for path in (HOME / "configs").glob("[a-z]*.py")
+        if (HOME / "experiments" / path.name).exists()
     )
     if not words or words[0].startswith("-"):
         print(f"usage: mamljax {command} EXPERIMENT[:VARIANT] ...\n")

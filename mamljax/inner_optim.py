@@ -128,7 +128,7 @@ def meta_curvature(learning_rate: float = 0.01) -> InnerRule:
 def with_rule(
     rule: InnerRule, init: Callable[[Array, PyTree], Params], partition: Partition
 ) -> tuple[Callable[[Array, PyTree], WithRule], Partition, optax.GradientTransformation]:
-    """What `inner_update` and `unroll` need to learn an inner rule.
+    """Turn an inner rule into what `inner_update` needs to learn it.
 
     Args:
       rule: how to update.

@@ -1,4 +1,4 @@
-"""What meta-learning minimises: the query loss of adapted parameters, one task at a time."""
+"""Objectives of meta-learning: the query loss of adapted parameters, one task at a time."""
 
 from typing import Any
 

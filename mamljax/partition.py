@@ -1,4 +1,4 @@
-"""Which part of the meta-parameters adapts in the inner loop."""
+"""Partitions: which part of the meta-parameters adapts in the inner loop."""
 
 import re
 from collections.abc import Callable

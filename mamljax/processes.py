@@ -14,12 +14,12 @@ T = TypeVar("T")
 
 
 def several() -> bool:
-    """Whether this is one of several processes."""
+    """Return whether this is one of several processes."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes files and speaks."""
+    """Return whether this is the process that writes files and speaks."""
     return not several() or jax.process_index() == 0
 
 

@@ -15,7 +15,7 @@ from mamljax.checks import ArgumentError
 
 TASK_AXIS = "task"
 SHARED, SPLIT = PartitionSpec(), PartitionSpec(TASK_AXIS)
-"""How values lie on the devices: the same on all, or each its share of the tasks."""
+"""Layouts of values on the devices: the same on all, or each its share of the tasks."""
 
 
 def training_mesh(num_tasks: int) -> Mesh | None:
@@ -59,7 +59,7 @@ def on_all_devices(tree: Any, mesh: Mesh | None) -> Any:
 
 
 BYTES_AT_A_TIME = {"cpu": 2**18}
-"""Of the data and the parameters of the tasks that a device takes at a time, see `tasks_at_a_time`.
+"""Size of data and parameters of the tasks that a device takes at a time, see `tasks_at_a_time`.
 Measured on CPU: what the network makes of them is many times as much, and should stay in cache."""
 BYTES_ELSEWHERE = 2**28
 """The same for accelerators, where it is a question of memory alone."""
@@ -120,7 +120,7 @@ def over_tasks(
 
 
 def tasks_at_a_time(task_chunk: int | None, task: Any, params: Any) -> int:
-    """How many tasks to take at a time: `task_chunk`, or for None what is fastest.
+    """Return how many tasks to take at a time: `task_chunk`, or for None what is fastest.
 
     Args:
       task_chunk: what the user asked for.

@@ -41,7 +41,7 @@ class Call(NamedTuple):
         return len(self.metrics.loss) / self.seconds
 
     def is_due(self, every: int) -> bool:
-        """Whether this call reached or passed a multiple of `every`, or ended the run."""
+        """Return whether this call reached or passed a multiple of `every`, or ended the run."""
         began = self.step - len(self.metrics.loss)
         return self.step // every > began // every or self.step >= self.num_steps
 

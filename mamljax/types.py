@@ -55,7 +55,7 @@ class Task(NamedTuple):
 
 
 class Adapted(NamedTuple):
-    """What adaptation returns.
+    """The result of an adaptation.
 
     params: the adapted parameters of the task, which the learner's `predict` and `loss` take.
     support_losses: ``[S]``, the support loss *before* each inner step; empty without inner steps.
@@ -71,7 +71,7 @@ class Adapted(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Of one meta-step.
+    """Measurements of one meta-step.
 
     loss: the mean meta-loss.
     task_losses: every task's own, ``[T]``.
@@ -94,7 +94,7 @@ class TrainState(NamedTuple):
 
 
 class Partition(NamedTuple):
-    """Which part of the meta-parameters adapts in the inner loop.
+    """A choice of the meta-parameters that adapt in the inner loop.
 
     split: ``meta_params -> (adapting, shared)``.
     merge: ``(adapting, shared) -> params``, the parameters that the model's `apply` takes.
@@ -105,7 +105,7 @@ class Partition(NamedTuple):
 
 
 class InnerState(NamedTuple):
-    """What one inner step hands on to the next.
+    """The state that one inner step hands on to the next.
 
     adapting: the parameters that adapt.
     opt_state: of the inner optimizer.
@@ -156,7 +156,7 @@ class InnerStep(NamedTuple):
 
 
 class AdaptFn(Protocol):
-    """From meta-parameters to one task's adapted parameters.
+    """Adapt meta-parameters to one task.
 
     num_steps: inner steps; None takes the number the function was built with.
     observe: ``(params, step) -> pytree``, called before the first inner step and after each one.

@@ -1,1 +1,1 @@
-"""What several configs share."""
+"""Values and checks that several configs share."""

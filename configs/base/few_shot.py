@@ -1,4 +1,4 @@
-"""What the configs of few-shot image classification share."""
+"""Values that the configs of few-shot image classification share."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,8 +18,8 @@ OPTIONS = (
     "mann",
     "pretrained",
 )
-"""What a variant may add to its setting, as in ``5way1shot_fomaml``: another method than MAML, or
-``dense``, MAML with the network without convolutions."""
+"""Options that a variant may add to its setting, as in ``5way1shot_fomaml``: another method than
+MAML, or ``dense``, MAML with the network without convolutions."""
 
 
 class Variant(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the configs of meta-reinforcement learning share."""
+"""Values that the configs of meta-reinforcement learning share."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the numbers of a config may be, stated where their defaults are::
+"""Ranges of a config's numbers, stated where their defaults are::
 
     config.train.meta_batch = Count(4)  # tasks per meta-iteration
     config.evaluate.inner_lr = Amount(config.train.get_ref("inner_lr"))  # training's unless set
@@ -23,7 +23,7 @@ class Range(FieldReference):
 
     @property
     def follows(self) -> bool:
-        """Whether it is what another field is."""
+        """Return whether it takes its value from another field."""
         return isinstance(self._value, FieldReference)
 
     @classmethod
@@ -110,6 +110,6 @@ def problems(config: ConfigDict) -> Iterator[tuple[str, Any, str]]:
     Of a value that follows another one only the other is told.
     """
     for name, field in fields(config):
-        if isinstance(field, Range) and not field.follows:
-            if wrong := field.wrong(field.get()):
-                yield name, field.get(), wrong
+        states_one = isinstance(field, Range) and not field.follows
+        if states_one and (wrong := field.wrong(field.get())):
+            yield name, field.get(), wrong

@@ -1,4 +1,4 @@
-"""How long compiling takes: `python -m experiments.benchmark --suite=compile
+"""Seconds of compiling: `python -m experiments.benchmark --suite=compile
 --output=results/compile.json`.
 
 The training program of every image config, without the cache that spares users all but the first
@@ -25,7 +25,7 @@ FILES = {
     "miniimagenet": (miniimagenet, (84, 84, 3)),
     "cifar_fs": (cifar_fs, (32, 32, 3)),
 }
-"""By name: the config file, and the shape of an image."""
+"""Config files and shapes of an image, by name."""
 
 
 def run(output: Path, options: Options) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def run(output: Path, options: Options) -> dict[str, Any]:
 
 
 def measured(options: Sequence[str] = ("", *few_shot.OPTIONS)) -> Parts:
-    """What is measured, by name: a config file each."""
+    """Return what is measured, by name: a config file each."""
     found: Parts = {}
     for name, (file, image_shape) in FILES.items():
         variants = [

@@ -1,4 +1,5 @@
-"""What a GPU makes of it: `python -m experiments.benchmark --suite=gpu --output=results/gpu.json`.
+"""Measurements that need a GPU: `python -m experiments.benchmark --suite=gpu
+--output=results/gpu.json`.
 
 Beside PyTorch on the same GPU; which precision of products the meta-gradient bears; how many tasks
 to take at a time; how fast the robots run; how long the paper's 60,000 iterations would take.
@@ -39,7 +40,7 @@ def run(output: Path, options: Options) -> dict[str, Any]:
 def measured(
     *, seconds: float, repeats: int, change: Callable[[Config], None] = lambda config: None
 ) -> Parts:
-    """What is measured, by name, in the order of what matters most.
+    """Return what is measured, by name, in the order of what matters most.
 
     Args:
       seconds, repeats: of each measurement.
@@ -97,7 +98,7 @@ def to_the_end(name: str, config: Config, iterations: int = 500) -> dict[str, An
 
 
 def precisions(name: str, config: Config, seconds: float) -> list[dict[str, Any]]:
-    """By precision of products: time of the meta-gradient, and how far it is from the best."""
+    """Return time and error of the meta-gradient by the precision of products."""
     learner, sampler, params = _setting(name, config)
     tasks = sample_tasks(sampler, params, jax.random.key(1), config.train.meta_batch)
     arguments = params, tasks, jax.random.key(2)
@@ -114,7 +115,7 @@ def precisions(name: str, config: Config, seconds: float) -> list[dict[str, Any]
 
 
 def task_chunks(name: str, config: Config, seconds: float) -> list[dict[str, Any]]:
-    """By the number of tasks at a time: time and memory of the meta-gradient."""
+    """Return time and memory of the meta-gradient by the number of tasks at a time."""
     rows, chunk = [], 1
     while chunk <= config.train.meta_batch:
         changed = config.copy_and_resolve_references()

@@ -1,4 +1,4 @@
-"""How time and memory grow, and what fits: `python -m experiments.benchmark --suite=growth
+"""Growth of time and memory, and what fits: `python -m experiments.benchmark --suite=growth
 --output=results/growth.json`.
 
 The meta-gradient of Omniglot's network with more tasks, inner steps and ways, and the largest that
@@ -27,7 +27,7 @@ from mamljax.running import plots
 from mamljax.types import Batch, Learner, PyTree, Task
 
 BUDGET_GIGABYTES = 16.0
-"""Of a common GPU, or of a laptop."""
+"""Memory of a common GPU, or of a laptop."""
 
 
 class Problem(NamedTuple):
@@ -79,7 +79,7 @@ FORMS = {
     "one task at a time": (True, False),
     "one at a time, remat": (True, True),
 }
-"""By name: whether tasks are taken one at a time, and whether inner steps are recomputed."""
+"""Forms by name: whether tasks are taken one at a time, and whether inner steps are recomputed."""
 
 
 def run(output: Path, options: Options) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def measured(
     budget: float = BUDGET_GIGABYTES,
     change: Callable[[Config], None] = lambda config: None,
 ) -> Parts:
-    """What is measured, by name.
+    """Return what is measured, by name.
 
     Args:
       seconds: of each measurement of time.
@@ -132,7 +132,7 @@ def growth(problem: Problem, axis: Axis, seconds: float) -> list[dict[str, Any]]
 
 
 def largest(problem: Problem, axis: Axis, budget: float) -> list[dict[str, Any]]:
-    """By form: the largest power of two times the present size whose step fits, in gigabytes."""
+    """Return by form the largest power of two times the present size whose step fits."""
     (start,) = axis.sizes
     rows = []
     for form in FORMS:
@@ -208,7 +208,7 @@ def _example(learner: Learner, shapes: tuple[PyTree, ...]) -> tuple[PyTree, ...]
 
 
 def _gigabytes(compiled: Any) -> float:
-    """What a compiled function needs in all."""
+    """Return what a compiled function needs in all."""
     memory = compiled.memory_analysis()
     sizes = (
         memory.argument_size_in_bytes,

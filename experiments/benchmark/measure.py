@@ -53,7 +53,7 @@ class Contestant(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How to measure.
+    """Options of a measurement.
 
     seconds: of each measurement.
     repeats: measurements per contestant.
@@ -67,7 +67,7 @@ class Options(NamedTuple):
 
 
 class Suite(NamedTuple):
-    """What is raced: the first contestant is the one that the others are compared with.
+    """A race: the first contestant is the one that the others are compared with.
 
     setting: the numbers that define the training step.
     tasks_per_iteration: the meta-batch.
@@ -184,7 +184,7 @@ def milliseconds(function: Callable[[], Any], seconds: float) -> float:
 
 
 def temporary_megabytes(compiled: Any) -> float | None:
-    """What a compiled function needs beside its arguments and results; None if it does not tell."""
+    """Return a compiled function's memory beside arguments and results; None if it tells none."""
     memory = compiled.memory_analysis()
     return memory.temp_size_in_bytes / 1e6 if memory else None
 
@@ -233,7 +233,7 @@ def _record(contestant, compile_seconds, timings, tasks) -> dict[str, Any]:
 
 
 def _ratio(reference, record) -> dict[str, Any]:
-    """How many times faster the reference is: by the medians, and round by round."""
+    """Return how many times faster the reference is: by the medians, and round by round."""
     ours, theirs = (r["iterations_per_second"]["rounds"] for r in (reference, record))
     pairs = [ours / theirs for ours, theirs in zip(ours, theirs, strict=True)]
     return {"of_medians": _median(reference) / _median(record), "pairwise": _summary(pairs)}

@@ -1,4 +1,4 @@
-"""Where the time of a meta-iteration goes in reinforcement learning.
+"""The time of a meta-iteration in reinforcement learning, part by part.
 
     python -m experiments.benchmark --suite=navigation --output=results/speed_navigation.json
 
@@ -56,7 +56,7 @@ def parts(config: Config, env: rl.Env) -> dict[str, Callable[[Any], Any]]:
         return models.Gaussian(zeros, zeros)
 
     def every_task(function):
-        """Of `function`, which does something with one task and a key."""
+        """Map `function`, which does something with one task and a key."""
 
         def one(_, key):
             task_key, key = jax.random.split(key)

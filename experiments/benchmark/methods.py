@@ -42,7 +42,7 @@ from mamljax.types import Learner, LossFn, Model, Partition, Sampler, StepFn
 
 
 class Problem(NamedTuple):
-    """Where methods are compared.
+    """A problem on which methods are compared.
 
     model: from the number of inner steps with norm parameters of their own (None: shared).
     loss_fn, metric: what is minimised, and what is reported; `better` is +1 if more is better.
@@ -167,7 +167,7 @@ LEARNERS: dict[str, Callable[..., Learner]] = {
     "reptile": _reptile,
     "pretrain": _maml(baselines.pretrain),
 }
-"""By name: ``(problem, {"inner_lr", "num_steps", "mesh"}) -> Learner``."""
+"""Builders by name: ``(problem, {"inner_lr", "num_steps", "mesh"}) -> Learner``."""
 
 
 def outer_optimizer(config: Config, method: str, iterations: int) -> optax.GradientTransformation:
@@ -289,7 +289,7 @@ def _seed(config: Config, problem: Problem, method: str, inner_lr: float, seed: 
 
 
 def summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of the seeds that trained to the end: after adaptation, and what a meta-step costs."""
+    """Summarise the seeds that trained to the end: after adaptation, and what a meta-step costs."""
     done = [seed for seed in seeds if "failed" not in seed]
     found: dict[str, Any] = {"seeds": seeds, "num_failed": len(seeds) - len(done)}
     if not done:

@@ -1,4 +1,4 @@
-"""What the comparison of methods shows: quality against time per meta-step, and a table."""
+"""The comparison of methods: quality against time per meta-step, and a table."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -16,7 +16,7 @@ from mamljax.running.progress import progress
 from mamljax.running.provenance import provenance
 
 Parts = dict[str, Callable[[], Any]]
-"""By name: a function that measures, and returns a row or a list of rows, such as JSON holds."""
+"""Functions by name, which measure, and return a row or a list of rows, such as JSON holds."""
 
 
 def run(name: str, output: Path, parts: Parts) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""What a training step's time is spent on: `python -m experiments.benchmark --suite=profile
---output=results/profile.json`.
+"""The time of a training step by kind of operation: `python -m experiments.benchmark
+--suite=profile --output=results/profile.json`.
 
 One meta-gradient of every image race is traced; the operations of the compiled program are sorted
 by what part of the computation they stem from.
@@ -30,7 +30,7 @@ KINDS = {
     "norm, ReLU, pooling": re.compile(r"/block_\d+/"),
     "waiting for the other device": re.compile("psum"),
 }
-"""By name: of operations other than matrix products, the scope in the network."""
+"""Scopes in the network, by name, of operations other than matrix products."""
 
 _OPERATION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = .*? ([\w-]+)\(")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) \(.*\{$")
@@ -45,7 +45,7 @@ def run(output: Path, options: Options) -> dict[str, Any]:
 
 
 def measured() -> Parts:
-    """What is measured, by name."""
+    """Return what is measured, by name."""
     return {
         name: functools.partial(profile, get_config(), load)
         for name, (load, get_config) in steps.IMAGES.items()

@@ -74,7 +74,7 @@ def breakdown(name: str, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def draw(path: Path, races: Sequence[dict[str, Any]]) -> None:
-    """How many times faster mamljax is than each peer, race by race."""
+    """Draw how many times faster mamljax is than each peer, race by race."""
     names = list(dict.fromkeys(name for row in races for name in row["times_faster"]))
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()

@@ -129,7 +129,7 @@ def on_images(workdir: Path, config: Config, load: Callable[[], ImageSet]) -> Su
 
 
 def inner_loop(workdir: Path, config: Config) -> Suite:
-    """What second derivatives cost over ten inner steps, and what recomputing those steps saves.
+    """Compare second derivatives over ten inner steps with recomputing those steps, and with none.
 
     All three are mamljax; the first-order contestant computes another gradient on purpose.
     """
@@ -177,7 +177,7 @@ IMAGES = {
         functools.partial(_slow, miniimagenet_config.get_config, "5way1shot_fomaml"),
     ),
 }
-"""By name: what loads the images of a race, and its config."""
+"""Races on images by name: what loads the images, and the config."""
 
 SUITES = {
     "sinusoid": (sinusoid, functools.partial(sinusoid_config.get_config, "paper")),
@@ -187,7 +187,7 @@ SUITES = {
     },
     "inner_loop": (inner_loop, _ten_inner_steps),
 }
-"""By name: what makes the suite, and the config it is made of."""
+"""Races by name: what makes the suite, and the config it is made of."""
 
 
 def _suite(

@@ -121,7 +121,7 @@ def load(config: Config, split: str) -> ImageSet:
 
 
 def has_validation(config: Config) -> bool:
-    """Whether the protocol keeps classes for choosing the checkpoint."""
+    """Return whether the protocol keeps classes for choosing the checkpoint."""
     if config.data.source in data.SCHEMES:
         return "validation" in data.split_names(config.data.source, config.data.scheme or None)
     return config.data.source == "glyphs" or (Path(config.data.dir) / "validation").is_dir()
@@ -175,7 +175,7 @@ def outer_optimizer(config: Config) -> optax.GradientTransformation:
 
 
 def depends_on(config: Config) -> dict[str, Any]:
-    """What trained parameters depend on: for how long and how fast is left to choose anew."""
+    """Return what trained parameters depend on: how long and how fast is left to choose anew."""
     values = config.to_dict()
     fields = {name: values[name] for name in ("seed", "method", "task", "model")}
     free = ("num_iterations", "task_chunk", "remat")

@@ -68,7 +68,7 @@ def join(config: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def ending_together() -> Iterator[None]:
-    """Where one of several processes fails, all end: no collective would ever be complete again."""
+    """End all processes where one fails: no collective would ever be complete again."""
     try:
         yield
     except BaseException as error:

@@ -29,7 +29,7 @@ LESS_MEMORY = (
     ("evaluate.task_chunk", 1),
     ("train.meta_batch", "fewer tasks, which is another experiment"),
 )
-"""What needs less memory, in the order in which it costs something."""
+"""Values that need less memory, in the order in which they cost something."""
 
 
 class Interrupted(KeyboardInterrupt):

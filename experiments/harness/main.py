@@ -1,4 +1,4 @@
-"""From the command line to a run: flags, checks, devices, and errors in one line."""
+"""The way from the command line to a run: flags, checks, devices, and errors in one line."""
 
 import os
 import sys

@@ -22,11 +22,11 @@ from mamljax.train import Call, fit
 from mamljax.types import Learner, Params, PyTree, Sampler, StepFn, TrainState
 
 VALIDATION = "validation"
-"""What validation scores are called in the metrics."""
+"""Name of the validation scores in the metrics."""
 
 
 class Training(NamedTuple):
-    """What is trained, and how.
+    """A training run: what is trained, and how.
 
     name: of the run, in logs and as the folder of its checkpoints.
     learner: what is trained.
@@ -68,7 +68,7 @@ class Run(NamedTuple):
 
 
 class Tally:
-    """What a run adds up: iterations, seconds, chosen metrics; a hook of `fit`.
+    """Totals of a run: iterations, seconds, chosen metrics; a hook of `fit`.
 
     Checkpoints keep the totals, so that a run that was stopped goes on counting.
 

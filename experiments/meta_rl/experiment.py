@@ -62,12 +62,12 @@ PAPER = {  # appendix C.2: mean return after 0, 1, 2 and 3 steps
     ("ant_direction", "oracle"): (524.80,),
 }
 COMPARABLE = ("navigation",)
-"""Where returns compare with the paper's. Robots are simulated otherwise here: only the part of the
-gap to the oracle that is closed compares."""
+"""Environments whose returns compare with the paper's. Robots are simulated otherwise here: only
+the part of the gap to the oracle that is closed compares."""
 
 
 class Method(NamedTuple):
-    """How one of `METHODS` is trained and tested.
+    """One of `METHODS`: how it is trained and tested.
 
     env: its environment; the oracle's reveals the task.
     policy: its network.
@@ -88,7 +88,7 @@ class Method(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What figures are drawn from: everything by method, and a key of their own."""
+    """The source of figures: everything by method, and a key of their own."""
 
     config: Config
     methods: dict[str, Method]
@@ -265,7 +265,7 @@ def sampler(config: Config, method: Method, learner: Learner, stage: Config) -> 
 
 
 def depends_on(config: Config, method: Method) -> dict[str, Any]:
-    """What trained parameters depend on: for how long and how fast is left to choose anew."""
+    """Return what trained parameters depend on: how long and how fast is left to choose anew."""
     values = config.to_dict()
     fields = {name: values[name] for name in ("seed", "env", "model")}
     free = ["num_iterations", "task_chunk", "rollout_chunk"]
@@ -369,7 +369,7 @@ def adapted(trained: Trained, name: str) -> tuple[Any, list[Params]]:
 
 
 def gains(scores: Mapping[str, Scores]) -> dict[str, dict[str, list[float]]]:
-    """What each method gained by 1, 2, ... steps, with the 95% interval of that difference.
+    """Return what each method gained by 1, 2, ... steps, with that difference's 95% interval.
 
     Every task is compared with itself: the intervals of returns before and after adaptation say how
     much tasks differ, not how sure a gain is.
@@ -384,7 +384,7 @@ def gains(scores: Mapping[str, Scores]) -> dict[str, dict[str, list[float]]]:
 
 
 def gap_closed(scores: Mapping[str, Scores]) -> dict[str, list[float]]:
-    """By how much of the way from its own start to the oracle each method gets, step by step."""
+    """Return which part of the way from its start to the oracle each method gets, step by step."""
     if "oracle" not in scores:
         return {}
     best = scores["oracle"].mean[0]

@@ -7,7 +7,7 @@ from mamljax.running import metrics, plots
 from mamljax.running.report import Record
 
 RETURNS = ("return_before", "return_after")
-"""What training tells of: the mean returns before and after adaptation. Policies have no loss worth
+"""Mean returns before and after adaptation, which training tells. Policies have no loss worth
 drawing, for a surrogate is 0 where it is differentiated."""
 
 

@@ -15,7 +15,7 @@ from mamljax.types import Array, Learner, LossFn, Model
 
 
 class MemoryState(NamedTuple):
-    """What the network carries from one example to the next.
+    """The state that the network carries from one example to the next.
 
     controller: the LSTM's cell and hidden state, ``[hidden]`` each.
     memory: ``[slots, width]``.

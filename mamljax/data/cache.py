@@ -39,7 +39,7 @@ class ImageSet(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """What a prepared set holds, and the fingerprint of the files that it was made from."""
+    """The contents of a prepared set, and the fingerprint of the files that it was made from."""
 
     names: Sequence[str]
     counts: Sequence[int]
@@ -92,7 +92,7 @@ def _look(source: Source, data_dir: Path | None) -> list[File] | None:
 
 
 def _manifest(home: Path, files: list[File] | None) -> Manifest | None:
-    """What is prepared in `home`; None if nothing is, or if it was made from other files."""
+    """Return what is prepared in `home`; None if nothing is, or if it was made from other files."""
     try:
         manifest = Manifest(**unsealed((home / MANIFEST).read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):

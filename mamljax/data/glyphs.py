@@ -127,7 +127,7 @@ def _fonts() -> list[Font]:
 
 
 def _eligible(character: str) -> bool:
-    """Whether a character is of a kind that the set is made of, and not another one restyled."""
+    """Return whether a character is of a kind that the set is made of, not another one restyled."""
     words = set(unicodedata.name(character, "").split())
     restyled = unicodedata.decomposition(character).startswith("<")
     own_alphabet = bool(words & STYLES) and "BOLD" not in words
@@ -176,7 +176,7 @@ def _views(outlines: np.ndarray) -> np.ndarray:
 
 
 def _unlike(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """How far apart views ``[N, 2, 28, 28]`` and ``[M, 2, 28, 28]`` are: pixels of ink, ``[N, M]``.
+    """Distances of views ``[N, 2, 28, 28]`` and ``[M, 2, 28, 28]``: pixels of ink, ``[N, M]``.
 
     It is the ink that one has and the other lacks within a pixel around, in the direction in which
     that is more, and for the view and the quarter turn for which it is the least. Warps move ink
@@ -255,7 +255,7 @@ def _drawings(character: str, outlines: np.ndarray) -> np.ndarray:
 
 
 def _warp(rng: np.random.Generator) -> np.ndarray:
-    """Where on its outline each drawing's pixels lie: x and y from the centre, [2, 20, 28, 28]."""
+    """Places of each drawing's pixels on its outline: x and y from the centre, [2, 20, 28, 28]."""
     turn = rng.uniform(-TURN, TURN, EXAMPLES)
     shear = rng.uniform(-SHEAR, SHEAR, EXAMPLES)
     shrink = np.exp(rng.uniform(*SHRINK, (2, EXAMPLES)))

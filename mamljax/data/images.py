@@ -1,4 +1,4 @@
-"""From the bytes of an image file to an array."""
+"""Decoding: bytes of an image file to an array."""
 
 import io
 from typing import NamedTuple
@@ -16,7 +16,7 @@ MAX_PIXELS = 2**26
 
 
 class Pixels(NamedTuple):
-    """What the images of a set are and become.
+    """The pixels of a set's images, as stored and as used.
 
     stored: height and width that files must have; None for any.
     shape: height, width and channels of the array; files of another size are resized (Lanczos).
@@ -29,7 +29,7 @@ class Pixels(NamedTuple):
 
 
 def is_image(file: File) -> bool:
-    """Whether the name says so."""
+    """Return whether the name says that a file is an image."""
     return file.path.lower().endswith(SUFFIXES)
 
 

@@ -1,4 +1,4 @@
-"""What an image set is before it is prepared: where its files are, and which classes they make.
+"""Image sets before they are prepared: where their files are, and which classes they make.
 
 A `Source` looks in two steps. `find` lists the files without reading them, so that it can run on
 every load; `classes` checks that all is there. Only `ImageClass.read` decodes images.

@@ -1,4 +1,4 @@
-"""Which classes the published sets have, and which of them learn and test: facts, listed."""
+"""Classes of the published sets, and which of them learn and test: facts, listed."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""From Flax Linen, Flax NNX or a plain function to a `Model`.
+"""Adapters: Flax Linen, Flax NNX or a plain function as a `Model`.
 
 Batch statistics. A module with batch normalisation runs in *current-batch mode*: statistics are
 those of the batch at hand, in training and at test, support and query separately, as in MAML

@@ -174,7 +174,7 @@ def _trilinear(image_shape, kernel_shape, stride):
 
 
 def _block(count, size):
-    """How many of `count` images with `size` entries of patches each to take at a time."""
+    """Return how many of `count` images with `size` entries of patches each to take at a time."""
     limit = max(BLOCK_SIZE.get(jax.default_backend(), count * size) // size, 1)
     return max(n for n in range(1, min(limit, count) + 1) if count % n == 0)
 

@@ -1,4 +1,4 @@
-"""From rewards to advantages: returns, a linear baseline, generalised advantage estimation."""
+"""Advantages from rewards: returns, a linear baseline, generalised advantage estimation."""
 
 import jax
 import jax.numpy as jnp

@@ -113,7 +113,7 @@ def ppo_step(learner: Learner, tx: optax.GradientTransformation, *, epochs: int 
 
 
 def training_info(tasks: Task, opt_state: PyTree) -> dict[str, Array]:
-    """What to watch while a policy trains: returns before and after, and what `backtrack` did."""
+    """Return what to watch while a policy trains: returns before and after, `backtrack`'s step."""
     before, after = tasks.support.data.targets, tasks.query.targets
     info = {"return_after": jnp.mean(jax.vmap(mean_return, (None, 0))(None, after))}
     broken = jnp.sum(after.broken)

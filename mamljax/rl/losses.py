@@ -15,7 +15,7 @@ from mamljax.types import Array, LossFn, PyTree
 
 
 class Experience(NamedTuple):
-    """What a policy's outputs are scored against: the targets of a batch of episodes.
+    """The targets of a batch of episodes, against which a policy's outputs are scored.
 
     actions: ``[E, H, A]``.
     rewards: ``[E, H]``.

@@ -53,7 +53,7 @@ class Body(NamedTuple):
 
 
 class Family(NamedTuple):
-    """What the tasks of one name share.
+    """A family of tasks of one name.
 
     progress: ``(metrics, task) -> scalar``, the reward before costs; `metrics` are Brax's.
     bonus: added to the reward of every step, where falling early would otherwise pay.
@@ -68,7 +68,7 @@ class Family(NamedTuple):
 
 
 def fallen(state: Any, action: Array, task: Any) -> Array:
-    """Whether the torso left the heights 0.2 to 1, or anything seen is no longer finite."""
+    """Return whether the torso left the heights 0.2 to 1, or anything seen is not finite."""
     del action, task
     height = state.pipeline_state.x.pos[0, 2]
     upright = (height >= 0.2) & (height <= 1.0)

@@ -1,4 +1,4 @@
-"""From an environment to tasks: trajectories of the policy under training are the data."""
+"""Tasks from an environment: trajectories of the policy under training are the data."""
 
 import jax
 

@@ -34,7 +34,7 @@ Curvature = Callable[[PyTree], PyTree]
 
 
 class Backtracked(NamedTuple):
-    """What the last `backtrack` did.
+    """The outcome of the last `backtrack`.
 
     step_size: the factor of the proposed step that was taken; 0 if none was acceptable.
     kl: the divergence after that step.

@@ -221,7 +221,7 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _as_free(found: Any, leaf: Any) -> jax.Array:
-    """What was read, bound to devices only if `leaf` is.
+    """Return what was read, bound to devices only if `leaf` is.
 
     Orbax binds what it reads to the device of `leaf`. A step over several devices refuses such an
     array, where it takes one that nobody placed.

@@ -48,7 +48,7 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unsealed(text: str) -> dict[str, Any]:
-    """What was `sealed` and written as JSON.
+    """Return what was `sealed` and written as JSON.
 
     Raises:
       ValueError: if it is not what was written.

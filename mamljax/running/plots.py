@@ -176,7 +176,7 @@ def training_curves(
     ylabel: str,
     from_zero: bool = True,
 ) -> None:
-    """What was trained on, and validation scores, over training: two panels.
+    """Draw what was trained on, and validation scores, over training: two panels.
 
     Args:
       path: of the PNG.

@@ -1,4 +1,4 @@
-"""Where a number comes from: command, config, seed, versions, device."""
+"""Provenance of a number: command, config, seed, versions, device."""
 
 import importlib.metadata
 import os

@@ -1,4 +1,4 @@
-"""Where tasks come from: samplers ``(meta_params, key) -> Task``, pure and traceable."""
+"""Sources of tasks: samplers ``(meta_params, key) -> Task``, pure and traceable."""
 
 from mamljax.tasks.arrays import from_arrays
 from mamljax.tasks.episodes import episodes

@@ -1,4 +1,4 @@
-"""From one task to many."""
+"""Many tasks from a sampler of one."""
 
 import jax
 from jax.sharding import Mesh

@@ -64,7 +64,7 @@ def cross_entropy(network: Callable, weights: Weights, images: Any, labels: Any)
 
 
 def to_tasks(batch: Sequence[np.ndarray]) -> Tasks:
-    """Of images ``[T, K, H, W, channels]`` and labels ``[T, K]``."""
+    """Batches of images ``[T, K, H, W, channels]`` and labels ``[T, K]``."""
     support_x, support_y, query_x, query_y = (torch.tensor(part) for part in batch)
     return support_x.movedim(-1, 2), support_y.long(), query_x.movedim(-1, 2), query_y.long()
 

@@ -36,7 +36,7 @@ MetaLoss = Callable[[Weights, Tasks], Any]
 
 
 class Problem(NamedTuple):
-    """What is learned.
+    """A network, its loss and its tasks.
 
     loss_of: of weights, inputs and targets of one task, a scalar.
     sample_tasks: draws a meta-batch.
