@@ -21,7 +21,7 @@ def test_a_wheel_holds_every_package():
     for name in configured["packages"]:
         for package, folder in configured["package-dir"].items():
             if name == package or name.startswith(f"{package}."):
-                name = f"{folder}{name.removeprefix(package)}"  # noqa: PLW2901
+                name = f"{folder}{name.removeprefix(package)}"
         folders.add(name.replace(".", "/"))
     found = {
         str(path.parent.relative_to(ROOT))
