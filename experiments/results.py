@@ -124,8 +124,8 @@ def races(found: Record) -> Table:
     cells = [
         [
             _words(row["name"]),
-            f"{row['milliseconds_per_iteration']:,.3g}",
-            f"{row['tasks_per_second']:,.3g}",
+            _short(row["milliseconds_per_iteration"]),
+            _short(row["tasks_per_second"]),
             f"{row['compile_seconds']:.1f}",
             f"{row['temporary_megabytes']:.1f}",
             f"{100 * row['share_of_peak']:.0f}",
@@ -133,11 +133,12 @@ def races(found: Record) -> Table:
         ]
         for row in found["races"]
     ]
-    return Table([*header, *(f"faster than {name}" for name in peers)], cells, "")
+    faster = (f"faster than {_words(name)} by" for name in peers)
+    return Table([*header, *faster], cells, "")
 
 
 def _times(factor: float | None) -> str:
-    return "" if factor is None else f"{factor:.2g}x"
+    return "" if factor is None else f"{factor:.1f}x" if factor < 10 else f"{factor:.0f}x"
 
 
 def peers(found: Record) -> Table:
@@ -260,8 +261,25 @@ def _paper_gap(env: str, method: str) -> str:
     return " / ".join(f"{(x - first) / (best - first):.2f}" for x in later)
 
 
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
 def _words(name: str) -> str:
-    return name.replace("_", " ")
+    """A name as a reader would have it."""
+    return TITLES.get(name, name.replace("_", " "))
+
+
+TITLES = {
+    "sinusoid": "sinusoid, one core",
+    "omniglot": "Omniglot 5-way 1-shot",
+    "omniglot_20way": "Omniglot 20-way 1-shot",
+    "miniimagenet": "miniImagenet 5-way 1-shot",
+    "miniimagenet_fomaml": "miniImagenet, first order",
+    "torch loop": "a PyTorch loop over tasks",
+    "torch batched": "PyTorch batched by hand",
+    "jax.vmap of lax.conv": "naive JAX",
+}
 
 
 TABLES: dict[str, Callable[[Record], Table]] = {

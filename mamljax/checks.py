@@ -1,6 +1,7 @@
 """Checks of arguments at the public door. Each error names the argument, what came and the fix."""
 
 import difflib
+import importlib.util
 import inspect
 import math
 import numbers
@@ -20,6 +21,24 @@ class ArgumentError(ValueError, TypeError):
     Its message names the argument, what came, what was expected and how to mend it. Whoever
     catches a ValueError or a TypeError catches it too.
     """
+
+
+def require(module: str, what: str, package: str = "") -> None:
+    """Refuse to go on without a package that not every installation has.
+
+    Args:
+      module: that the package brings.
+      what: needs it.
+      package: its name where that is another one.
+
+    Raises:
+      ModuleNotFoundError: which says how to install it.
+    """
+    if importlib.util.find_spec(module) is None:
+        package = package or module
+        raise ModuleNotFoundError(
+            f"{what} needs {package}, which is not installed: pip install {package}", name=module
+        )
 
 
 def at_least(name: str, value: Any, minimum: int) -> int:

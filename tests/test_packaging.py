@@ -61,6 +61,54 @@ def test_importing_takes_hardly_longer_than_importing_jax():
     assert min(ours for ours, _ in pairs) < 2 * min(jax for _, jax in pairs)
 
 
+LACKING = ["brax", "matplotlib", "PIL", "tensorboardX", "tensorflow_datasets"]
+LIGHT = f"""
+import re, sys
+from pathlib import Path
+sys.modules |= dict.fromkeys({LACKING}, None)  # as if they were not installed
+"""
+
+
+def light(code):
+    """Run code where only what a light installation brings can be imported."""
+    return subprocess.run(
+        [sys.executable, "-c", LIGHT + code], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def test_a_light_installation_trains_on_own_data():
+    snippet = "README = Path('README.md').read_text('utf-8')\n"
+    snippet += "exec(re.search(r'own_data -->\\n```python\\n(.*?)```', README, re.DOTALL)[1])\n"
+    more = """
+from mamljax import evaluate, rl
+from mamljax.running import checkpoint, files, metrics, provenance, report
+saved = checkpoint.Checkpoints("/nowhere")
+print(evaluate(learner, state.meta_params, sampler, jax.random.key(3), num_tasks=4).num_tasks)
+"""
+    done = light(snippet + more)
+    assert done.stdout.split() == ["4"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "package"),
+    [
+        ("from mamljax import rl; rl.locomotion('cheetah_direction')", "brax"),
+        ("from mamljax import data; data.load('omniglot', 'train')", "tensorflow-datasets"),
+        ("from mamljax.running import metrics as m; m.MetricLogger('/tmp', 'a')", "tensorboardX"),
+        (
+            "from mamljax.running import plots\n"
+            "plots.training_curves(Path('a'), {}, {}, ylabel='loss')",
+            "matplotlib",
+        ),
+    ],
+    ids=lambda value: value if " " not in value else "",
+)
+def test_what_lacks_is_told_by_name(code, package):
+    done = light(code)
+    assert done.returncode == 1
+    assert f"which is not installed: pip install {package}" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_source_and_wheel_build_and_the_demo_runs_where_nothing_else_is_installed(tmp_path, small):
     def run(*command, cwd=tmp_path):

@@ -30,37 +30,22 @@ def test_the_core_line_is_what_the_readme_shows():
     assert set(grads) == {"Dense_0", "Dense_1"}
 
 
-def test_methods_combine_and_are_put_together():
+def test_methods_combine():
     scope = {}
     exec(SNIPPETS["family"], scope)
-    own = scope["signed_maml"](scope["net"], scope["loss_fn"], 0.01, 2)
-    for learner in (scope["combined"], own):
-        batch = tasks.sample_tasks(tasks.sinusoid(5, 5), None, jax.random.key(0), 3)
-        meta_params = learner.init(jax.random.key(1), batch.query.inputs[0])
-        gradient, _ = learner.meta_gradient(meta_params, batch, jax.random.key(2))
-        assert jax.tree.structure(gradient) == jax.tree.structure(meta_params)
-        assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))
+    learner = scope["combined"]
+    batch = tasks.sample_tasks(tasks.sinusoid(5, 5), None, jax.random.key(0), 3)
+    meta_params = learner.init(jax.random.key(1), batch.query.inputs[0])
+    gradient, _ = learner.meta_gradient(meta_params, batch, jax.random.key(2))
+    assert jax.tree.structure(gradient) == jax.tree.structure(meta_params)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))
+    assert set(learner.adapt(meta_params, *support_of(batch)).params) == set(meta_params.model)
 
 
-def test_policies_train_and_evaluate():
-    scope = {}
-    exec(SNIPPETS["policies"], scope)
-    assert scope["report"].mean.shape == (4,)
-    assert int(scope["state"].step) == 5
+def support_of(batch):
+    return jax.tree.map(lambda x: x[0], batch.support), jax.random.key(3)
 
 
-def test_a_robot_of_ones_own_is_a_family_of_tasks():
-    scope = {}
-    exec(SNIPPETS["own_robot"], scope)
-    env = scope["env"]
-    assert (env.observation_size, env.action_size) == (4, 1)
-    assert -1 <= env.sample_task(jax.random.key(0)).position <= 1
-
-
-def test_episodes_train_and_evaluate():
-    scope = {}
-    exec(SNIPPETS["episodes"], scope)
-    report, state = scope["report"], scope["state"]
-    assert report.mean.shape == (4,)
-    assert report.num_tasks == 20
-    assert int(state.step) == 10
+def test_it_fits_on_a_screen_or_so():
+    assert len(README.encode()) <= 9_000
+    assert set(SNIPPETS) == {"own_data", "core", "family"}

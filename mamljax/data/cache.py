@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mamljax import checks
 from mamljax.checks import ArgumentError
 from mamljax.data.files import DataError, File, fingerprint
 from mamljax.data.sources import ImageClass, Source
@@ -64,6 +65,7 @@ def read(source: Source, choose: Choose, data_dir: Path | None, cache_dir: Path)
     Raises:
       DataError: if that takes files that are not there or are broken.
     """
+    checks.require("tensorflow_datasets", "an image set", package="tensorflow-datasets")
     home = cache_dir / source.key
     files = _look(source, data_dir)
     try:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mamljax import checks
 from mamljax.data.files import DataError, File
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -40,6 +41,7 @@ def decode(file: File, pixels: Pixels) -> np.ndarray:
       DataError: if the file is broken, of another size than expected, or not 8-bit.
     """
     # Not before it is needed: Pillow is no requirement of the algorithms.
+    checks.require("PIL", "reading images", package="pillow")
     from PIL import Image
 
     height, width, channels = pixels.shape

@@ -39,6 +39,7 @@ def quietly() -> Iterator[None]:
     It hides the notices that Brax and JAXopt are no longer maintained, the missing Warp backend,
     and a deprecated setting in the half-cheetah's file; any other message still comes through.
     """
+    checks.require("brax", "a Brax environment")
     with _without_standing_warnings():
         with _printing_without(PRINTED):
             import brax.envs  # noqa: F401

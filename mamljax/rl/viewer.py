@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mamljax import checks
 from mamljax.checks import ArgumentError
 from mamljax.rl.env import EnvState
 from mamljax.running import files
@@ -58,6 +59,7 @@ def write_rollouts(
 
 
 def _panel(environment: Any, name: str, states: EnvState) -> str:
+    checks.require("brax", "write_rollouts")
     from brax.io import html as brax_html
 
     if np.ndim(states.done) != 1:

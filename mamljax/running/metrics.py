@@ -38,6 +38,7 @@ class MetricLogger:
     """
 
     def __init__(self, workdir: Path, run: str, resume_step: int = 0) -> None:
+        checks.require("tensorboardX", "MetricLogger")
         from tensorboardX import SummaryWriter  # not needed to import the library
 
         self.run = run

@@ -3,15 +3,16 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from mamljax import checks
 from mamljax.running import report
 from mamljax.running.metrics import Series
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Fit(NamedTuple):
@@ -61,7 +62,7 @@ def learning_curves(
 
     A method with a single score, which takes no steps, is a level line.
     """
-    figure = Figure(figsize=(2.5 + 4 * len(panels), 3.8), layout="constrained")
+    figure = _figure(figsize=(2.5 + 4 * len(panels), 3.8))
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (setting, curves) in zip(axes, panels.items(), strict=True):
         longest = max(len(curve.mean) for curve in curves.values())
@@ -83,7 +84,7 @@ def learning_curves(
         axis.set(title=setting, xlabel="gradient steps")
         if axis.dataLim.y0 >= 0:  # errors and accuracies; returns may be negative
             axis.set_ylim(0, None)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.locator_params(axis="x", integer=True)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(ylabel)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
@@ -94,7 +95,7 @@ def learning_curves(
 def fitted_curves(path: Path, rows: Sequence[Sequence[Fit]], *, title: str) -> None:
     """A grid of panels, each showing a task's truth, its support points and fitted curves."""
     size = (4 * len(rows[0]), 0.6 + 2.7 * len(rows))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = _figure(figsize=size)
     axes = figure.subplots(len(rows), len(rows[0]), sharex=True, squeeze=False)
     styles = (("tab:green", ":"), ("tab:olive", "--"), ("tab:blue", "-"))
     for axis, fit in zip(axes.flat, (fit for row in rows for fit in row), strict=True):
@@ -121,7 +122,7 @@ def episode(path: Path, support: np.ndarray, query: np.ndarray, *, ways: int) ->
     rows = [images.reshape(ways, -1, *images.shape[1:]) for images in (support, query)]
     shots, shown = rows[0].shape[1], [rows[0], rows[1][:, :5]]
     columns = shots + shown[1].shape[1]
-    figure = Figure(figsize=(0.8 * columns + 0.8, 0.8 * ways + 0.6), layout="constrained")
+    figure = _figure(figsize=(0.8 * columns + 0.8, 0.8 * ways + 0.6))
     axes = figure.subplots(ways, columns, squeeze=False)
     images = np.concatenate(shown, axis=1)
     for axis, image in zip(axes.flat, images.reshape(-1, *images.shape[2:]), strict=True):
@@ -152,7 +153,7 @@ def paths(
       reach: the plane is shown from minus this to this; paths may leave the picture.
       title: of the figure.
     """
-    figure = Figure(figsize=(1 + 4 * len(panels), 4.4), layout="constrained")
+    figure = _figure(figsize=(1 + 4 * len(panels), 4.4))
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     colors = ("tab:gray", "tab:green", "tab:blue", "tab:purple", "tab:orange")
     for axis, (method, curves) in zip(axes, panels.items(), strict=True):
@@ -184,13 +185,13 @@ def training_curves(
       ylabel: of what was trained on.
       from_zero: whether that axis begins at 0, as a loss should.
     """
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = _figure(figsize=(9, 3.6))
     left, right = figure.subplots(1, 2)
     for axis, series in ((left, trained), (right, validated)):
         for name, points in series.items():
             axis.plot(*points, label=name, linewidth=1)
         axis.set(xlabel="meta-iteration")
-        axis.xaxis.set_major_locator(MaxNLocator(5))
+        axis.locator_params(axis="x", nbins=5)
         axis.grid(alpha=0.3)
         if len(series) > 1:
             _legend_above(axis)
@@ -206,8 +207,17 @@ def _legend_above(axis: Any) -> None:
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8, frameon=False)
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: "Figure", path: Path) -> None:
     """Write a figure as PNG, making its folder."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)  # drawn without a screen, whatever backend the user has set
     figure.savefig(path, dpi=120)
+
+
+def _figure(figsize: tuple[float, float]) -> "Figure":
+    checks.require("matplotlib", "drawing figures")
+    from matplotlib.figure import Figure  # not needed to train
+
+    return Figure(figsize=figsize, layout="constrained")

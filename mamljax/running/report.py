@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import rich.table
+from rich.console import Console
+from rich.text import Text
 
 from mamljax import processes
 from mamljax.checks import ArgumentError
@@ -272,10 +275,7 @@ def markdown_table(found: Table) -> list[str]:
 
 def show(found: Table, title: str) -> None:
     """Print a table."""
-    from rich.table import Table as Printed  # not needed to make a report
-    from rich.text import Text
-
-    printed = Printed(title=title, caption=Text(found.note))
+    printed = rich.table.Table(title=title, caption=Text(found.note))
     for name in found.header:
         printed.add_column(name, justify="left" if name in ("method", "setting") else "right")
     for line in found.cells:
@@ -283,10 +283,8 @@ def show(found: Table, title: str) -> None:
     console().print(printed)
 
 
-def console() -> Any:
+def console() -> Console:
     """Return where tables are printed: in a pipe or a log no screen's width matters."""
-    from rich.console import Console
-
     screen = Console()
     return screen if screen.is_terminal else Console(width=160)
 
