@@ -169,7 +169,7 @@ def test(config: Config, methods: dict[str, Method], key: jax.Array, report: Rep
                 num_tasks=config.evaluate.num_tasks,
                 num_steps=config.evaluate.num_inner_steps,
             )
-            report.add(name, setting, "mse", scores, _paper(name, shots))
+            report.add(name, setting, "mse", scores, paper=_paper(name, shots))
             update(done, f"{name} {setting}")
 
 

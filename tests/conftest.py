@@ -1,6 +1,7 @@
 """What every test shares: eight simulated devices, strict shapes, small learners and tasks."""
 
 import collections
+import gc
 import os
 import tempfile
 
@@ -37,6 +38,14 @@ def pytest_terminal_summary(terminalreporter):
     if counts:
         counted = ", ".join(f"{number:,} {name}" for name, number in sorted(counts.items()))
         terminalreporter.write_line(f"Survived: {counted}.")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Free what the programs of a module hold once it is done: they add up to gigabytes."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

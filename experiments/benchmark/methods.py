@@ -189,7 +189,7 @@ class Trained(NamedTuple):
 
 
 def train(
-    config: Config, problem: Problem, method: str, inner_lr: float, iterations: int, seed: int
+    config: Config, problem: Problem, method: str, *, inner_lr: float, iterations: int, seed: int
 ) -> Trained:
     """Train one method with one step size."""
     mesh = largest_task_mesh(config.meta_batch)
@@ -223,7 +223,7 @@ def train(
 
 
 def score(
-    config: Config, problem: Problem, trained: Trained, sampler: Sampler, number: int, seed: int
+    config: Config, problem: Problem, trained: Trained, sampler: Sampler, *, number: int, seed: int
 ) -> Scores:
     """Test tasks, adapted to in as many inner steps as in training."""
     return evaluate(
@@ -243,11 +243,14 @@ def chosen_step_size(config: Config, problem: Problem, method: str) -> dict[floa
     scores = {}
     for candidate in candidates:
         try:
-            trained = train(config, problem, method, candidate, config.tune_iterations, seed=1_000)
+            sizes = {"inner_lr": candidate, "iterations": config.tune_iterations}
+            trained = train(config, problem, method, **sizes, seed=1_000)
         except FloatingPointError:  # it diverged, which settles it
             scores[candidate] = -problem.better * np.inf
             continue
-        found = score(config, problem, trained, problem.validation, config.tune_tasks, seed=1_000)
+        found = score(
+            config, problem, trained, problem.validation, number=config.tune_tasks, seed=1_000
+        )
         value = float(found.mean[-1])
         scores[candidate] = value if np.isfinite(value) else -problem.better * np.inf
     return scores
@@ -274,10 +277,11 @@ def compare(config: Config, methods: Sequence[str], **options: Any) -> Iterator[
 def _seed(config: Config, problem: Problem, method: str, inner_lr: float, seed: int):
     """Train and test once: scores after every inner step and costs, or why there are none."""
     try:
-        trained = train(config, problem, method, inner_lr, config.iterations, seed)
+        sizes = {"inner_lr": inner_lr, "iterations": config.iterations}
+        trained = train(config, problem, method, **sizes, seed=seed)
     except FloatingPointError as error:
         return {"seed": seed, "failed": str(error)}
-    found = score(config, problem, trained, problem.test, config.evaluate_tasks, seed)
+    found = score(config, problem, trained, problem.test, number=config.evaluate_tasks, seed=seed)
     return {
         "seed": seed,
         "mean": found.mean.tolist(),

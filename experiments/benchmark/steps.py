@@ -51,7 +51,7 @@ def sinusoid(workdir: Path, config: Config) -> Suite:
     # pass for the right one: contestants are compared at larger weights.
     wide = models.mlp((*config.model.hidden, 1), init="he_normal")
     large = wide.init(jax.random.key(config.seed), example)
-    ours, batch = _mamljax(workdir, config, learner, sampler, start, large)
+    ours, batch = _mamljax(workdir, config, learner, sampler, start, agreed=large)
 
     def peers():
         from experiments.benchmark.peers import torch_maml, torch_sinusoid
@@ -107,14 +107,14 @@ def on_images(workdir: Path, config: Config, load: Callable[[], ImageSet]) -> Su
     """A training step on the images that `load` returns."""
     images = load()
     method, sampler, start = set_up(config, images)
-    ours, batch = _mamljax(workdir, config, method.learner, sampler, start, start)
+    ours, batch = _mamljax(workdir, config, method.learner, sampler, start)
     weights = to_arrays(start), to_arrays(_double(start))
 
     def sample(key):
         return jax.tree.leaves(sample_tasks(sampler, None, key, config.train.meta_batch))
 
     mesh = largest_task_mesh(config.train.meta_batch)
-    naive = naive_jax.contestant(config, sample, *weights, batch, mesh)
+    naive = naive_jax.contestant(config, sample, *weights, batch, mesh=mesh)
 
     def peers():
         from experiments.benchmark.peers import torch_images, torch_maml
@@ -140,7 +140,7 @@ def inner_loop(workdir: Path, config: Config) -> Suite:
         changed.method = changes.pop("method", "maml")
         changed.train.update(changes)
         method, sampler, start = set_up(changed, images)
-        ours, _ = _mamljax(workdir, changed, method.learner, sampler, start, start)
+        ours, _ = _mamljax(workdir, changed, method.learner, sampler, start)
         return ours._replace(name=name)
 
     contestants = [
@@ -220,9 +220,14 @@ def _mamljax(
     learner: Learner,
     sampler: Sampler,
     start: Params,
-    agreed: Params,
+    *,
+    agreed: Params | None = None,
 ) -> tuple[Contestant, list[np.ndarray]]:
-    """The contestant that trains from `start`, and the tasks on which all are compared."""
+    """The contestant that trains from `start`, and the tasks on which all are compared.
+
+    Gradients are compared at `agreed`, by default where training starts.
+    """
+    agreed = start if agreed is None else agreed
     train, every = config.train, config.log.every
     tx = optax.adam(train.meta_lr)
     step_fn = mamljax.meta_step(learner.meta_gradient, tx)

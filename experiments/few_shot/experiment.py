@@ -271,7 +271,7 @@ def test(setting: Setting, params: Params, inner_lr: Mapping[str, float], report
                 f"{queries} {'query' if queries == 1 else 'queries'} per class"
             )
             last = len(found.mean) - 1
-            report.add(label, what, "accuracy", found, paper(config, label, last))
+            report.add(label, what, "accuracy", found, paper=paper(config, label, last))
             update(done, f"{label}, {what}")
 
 

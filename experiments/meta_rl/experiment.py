@@ -341,7 +341,8 @@ def test(trained: Trained, key: jax.Array, report: Report) -> dict[str, Scores]:
                 num_tasks=config.evaluate.num_tasks,
                 num_steps=method.steps,
             )
-            report.add(name, config.env.name, "return", scores[name], paper(config, name))
+            published = paper(config, name)
+            report.add(name, config.env.name, "return", scores[name], paper=published)
             update(len(scores), f"{name} {scores[name].mean[-1]:.4g}")
     return scores
 

@@ -216,16 +216,6 @@ def policy_arguments(
         def policies(meta_params):
             return on_all(adapted_policy, meta_params, few, keys)
 
-        found, push = jax.linearize(policies, meta_params)
-        pull = jax.linear_transpose(push, meta_params)
-        valid = few.query.targets.valid
-        steps = jnp.maximum(jnp.sum(valid, axis=(1, 2), keepdims=True), 1.0)
-        weights = valid / steps / len(keys)
-
-        def curvature(tangent):
-            moved = found.fisher(push(tangent))
-            return pull(jax.tree.map(lambda x: x * weights[..., None], moved))[0]
-
         def trial(meta_params):
             def one_task(meta_params, task, key):
                 # The adaptation within both is one computation to XLA.
@@ -236,9 +226,32 @@ def policy_arguments(
             losses, kls = on_all(one_task, meta_params, tasks, keys)
             return jnp.mean(losses), jnp.mean(kls)
 
+        curvature = _fisher_product(policies, meta_params, few.query.targets.valid)
         return {"curvature": curvature, "trial": trial}
 
     return arguments
+
+
+def _fisher_product(
+    policies: Callable[[Params], Any], meta_params: Params, valid: Array
+) -> Curvature:
+    """Products with ``J^T M J`` of the policies' distributions, linearised once.
+
+    Args:
+      policies: the adapted policies' distributions ``[T, E, H, ...]`` at the recorded states.
+      meta_params: where they are linearised.
+      valid: ``[T, E, H]``, the states that count.
+    """
+    found, push = jax.linearize(policies, meta_params)
+    pull = jax.linear_transpose(push, meta_params)
+    steps = jnp.maximum(jnp.sum(valid, axis=(1, 2), keepdims=True), 1.0)
+    weights = valid / steps / len(valid)
+
+    def curvature(tangent):
+        moved = found.fisher(push(tangent))
+        return pull(jax.tree.map(lambda x: x * weights[..., None], moved))[0]
+
+    return curvature
 
 
 def _check_recorded(tasks: Task) -> None:

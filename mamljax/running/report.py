@@ -60,6 +60,7 @@ class Report:
         setting: str,
         metric: str,
         scores: Scores,
+        *,
         paper: Mapping[str, Any] | None = None,
     ) -> None:
         """Add a row of results, and write what there is.

@@ -16,7 +16,7 @@ def written(tmp_path):
     """The report of one method, in `tmp_path`."""
     found = report.Report(tmp_path, "sinusoid", {"seed": 3})
     paper = {"steps": [1, 5], "mean": [0.67, 0.38]}
-    found.add("maml", "5-shot", "mse", summarise(VALUES, VALUES), paper)
+    found.add("maml", "5-shot", "mse", summarise(VALUES, VALUES), paper=paper)
     return found
 
 

@@ -28,6 +28,7 @@ def contestant(
     start: Arrays,
     agreed: Arrays,
     batch: Sequence[np.ndarray],
+    *,
     mesh: Mesh | None,
 ) -> Contestant:
     """The training step of a config's network.
