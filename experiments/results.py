@@ -13,6 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from configs import paper
+from experiments.reproduction import standing
+from experiments.reproduction.places import Places
 from mamljax.checks import ArgumentError
 from mamljax.running import files, report
 from mamljax.running.report import Record, Table
@@ -31,6 +34,10 @@ def rendered(text: str, folder: Path = ROOT / "results") -> str:
 
     def replaced(found: re.Match[str]) -> str:
         begin, pattern, kind, end = found.groups()
+        if kind in OF_ROWS:
+            places = Places(results=folder)
+            lines = report.markdown_table(OF_ROWS[kind](places))
+            return begin + "\n".join(lines) + "\n" + end
         paths = sorted(folder.glob(pattern))
         if not paths:
             raise ArgumentError(f"{folder} has no report {pattern}.")
@@ -252,12 +259,10 @@ def gap(found: Record) -> Table:
 
 
 def _paper_gap(env: str, method: str) -> str:
-    from experiments.meta_rl.experiment import PAPER
-
-    if (env, method) not in PAPER:
+    if (env, method) not in paper.RETURNS:
         return ""
-    first, *later = PAPER[env, method]
-    best = PAPER[env, "oracle"][0]
+    first, *later = paper.RETURNS[env, method]
+    best = paper.RETURNS[env, "oracle"][0]
     return " / ".join(f"{(x - first) / (best - first):.2f}" for x in later)
 
 
@@ -281,6 +286,31 @@ TITLES = {
     "jax.vmap of lax.conv": "naive JAX",
 }
 
+
+def rows(places: Places) -> Table:
+    """Return how every row of the paper stands."""
+    return standing.table([standing.standing(row, places) for row in paper.ROWS])
+
+
+def weights(places: Places) -> Table:
+    """Return the published weights: the number, what tests and what trained them."""
+    cells = []
+    for row in paper.ROWS:
+        if not places.weights(row).is_file():
+            continue
+        (record,) = report.read([places.report(row, row.seeds[0])])
+        number = record["results"][0]
+        test = f"mamljax evaluate {row.config} results/{row.name}.npz"
+        if row.data:
+            test += f" --config.data.dir=data/{row.data}"
+        train = f"mamljax reproduce --only={row.name}"
+        mean, half = number["mean"][-1], number["ci95"][-1]
+        cells.append([f"{row.name}.npz", f"{mean:.4f} ± {half:.4f}", f"`{test}`", f"`{train}`"])
+    return Table(["weights", "number", "what tests them", "what trains them"], cells, "")
+
+
+OF_ROWS: dict[str, Callable[[Places], Table]] = {"rows": rows, "weights": weights}
+"""Tables of the paper's rows, by the word in a mark."""
 
 TABLES: dict[str, Callable[[Record], Table]] = {
     "races": races,

@@ -14,6 +14,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
+from configs import paper
 from experiments.harness.config import Config
 from experiments.harness.main import main
 from experiments.harness.training import Training, train
@@ -27,14 +28,6 @@ from mamljax.sharding import largest_task_mesh, training_mesh
 from mamljax.tasks import sinusoid
 from mamljax.tuning import tune_inner_lr
 from mamljax.types import Learner, Params
-
-PAPER = {  # table 2, 5-shot MSE after 1, 5 and 10 steps
-    "multitask": (4.19, 3.85, 3.69),
-    "multitask_l2": (7.18, 5.69, 5.60),
-    "multitask_mean": (2.91, 2.72, 2.71),
-    "pretrain": (2.41, 2.23, 2.19),
-    "maml": (0.67, 0.38, 0.35),
-}
 
 
 class Method(NamedTuple):
@@ -169,7 +162,7 @@ def test(config: Config, methods: dict[str, Method], key: jax.Array, report: Rep
                 num_tasks=config.evaluate.num_tasks,
                 num_steps=config.evaluate.num_inner_steps,
             )
-            report.add(name, setting, "mse", scores, paper=_paper(name, shots))
+            report.add(name, setting, "mse", scores, paper=_published(name, shots))
             update(done, f"{name} {setting}")
 
 
@@ -177,10 +170,10 @@ def _fine_tuner(model, inner_lr):
     return pretrain(model, mean_squared_error, inner_lr=inner_lr)
 
 
-def _paper(method: str, shots: int) -> dict[str, Any] | None:
-    if shots != 5 or method not in PAPER:
+def _published(method: str, shots: int) -> dict[str, Any] | None:
+    if shots != 5 or method not in paper.SINUSOIDS:
         return None
-    return {"source": "table 2", "steps": [1, 5, 10], "mean": list(PAPER[method])}
+    return {"source": "table 2", "steps": [1, 5, 10], "mean": list(paper.SINUSOIDS[method])}
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
     mamljax report runs/*                             seeds merged, beside the paper's numbers
     mamljax data omniglot --dir=data/omniglot         prepare an image set, tell what is in it
     mamljax benchmark omniglot                        speed beside other libraries
+    mamljax reproduce --status                        the paper's rows: train, verify, tell
 
 `mamljax COMMAND --help` says more; `mamljax train EXPERIMENT --help` lists every config value.
 """
@@ -80,12 +81,18 @@ def benchmark(words: Sequence[str]) -> None:
     _run("experiments.benchmark", rest)
 
 
+def reproduce(words: Sequence[str]) -> None:
+    """Train the paper's rows, verify their weights: `experiments.reproduce`."""
+    _run("experiments.reproduce", words)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "evaluate": evaluate,
     "report": report,
     "data": data,
     "benchmark": benchmark,
+    "reproduce": reproduce,
 }
 
 

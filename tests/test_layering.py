@@ -36,8 +36,9 @@ SHELVES = [
     {"harness"},
     {"few_shot", "meta_rl", "regression"},
     {"sinusoid", "omniglot", "miniimagenet", "cifar_fs", "navigation", "locomotion", "prepare"},
-    {"summary"},
+    {"reproduction", "summary"},
     {"results"},
+    {"reproduce"},
     {"benchmark"},
 ]
 SHELF = {name: level for level, names in enumerate(SHELVES) for name in names}

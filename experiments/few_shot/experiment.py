@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from configs import paper
 from experiments.few_shot import figures, methods
 from experiments.few_shot.methods import Method, Tested, task_sampler
 from experiments.harness.config import Config
@@ -24,23 +25,6 @@ from mamljax.running.report import Record, Report
 from mamljax.sharding import largest_task_mesh, training_mesh
 from mamljax.tuning import tune_inner_lr
 from mamljax.types import Params, Sampler
-
-PAPER = {  # table 1, table 3 (context): accuracy in percent and 95% interval, by shots
-    ("omniglot", 5, "maml"): {1: (98.7, 0.4), 5: (99.9, 0.1)},
-    ("omniglot", 20, "maml"): {1: (95.8, 0.3), 5: (98.9, 0.2)},
-    ("omniglot", 5, "maml, dense"): {1: (89.7, 1.1), 5: (97.5, 0.6)},
-    ("omniglot", 5, "context"): {1: (94.9, 0.9), 5: (97.7, 0.3)},
-    ("omniglot", 5, "mann"): {1: (82.8, None), 5: (94.9, None)},
-    ("omniglot", 5, "siamese"): {1: (97.3, None), 5: (98.4, None)},
-    ("omniglot", 20, "siamese"): {1: (88.2, None), 5: (97.0, None)},
-    ("omniglot", 5, "matching"): {1: (98.1, None), 5: (98.9, None)},
-    ("omniglot", 20, "matching"): {1: (93.8, None), 5: (98.5, None)},
-    ("miniimagenet", 5, "fine-tuning"): {1: (28.86, 0.54), 5: (49.79, 0.79)},
-    ("miniimagenet", 5, "nearest neighbour, features"): {1: (41.08, 0.70), 5: (51.04, 0.65)},
-    ("miniimagenet", 5, "matching"): {1: (43.56, 0.84), 5: (55.31, 0.73)},
-    ("miniimagenet", 5, "fomaml"): {1: (48.07, 1.75), 5: (63.15, 0.91)},
-    ("miniimagenet", 5, "maml"): {1: (48.70, 1.84), 5: (63.11, 0.92)},
-}
 
 
 class Setting(NamedTuple):
@@ -271,16 +255,17 @@ def test(setting: Setting, params: Params, inner_lr: Mapping[str, float], report
                 f"{queries} {'query' if queries == 1 else 'queries'} per class"
             )
             last = len(found.mean) - 1
-            report.add(label, what, "accuracy", found, paper=paper(config, label, last))
+            known = published(config, label, queries, last)
+            report.add(label, what, "accuracy", found, paper=known)
             update(done, f"{label}, {what}")
 
 
-def paper(config: Config, method: str, last_step: int) -> dict[str, Any] | None:
-    """The published accuracy, which is that after the last inner step."""
-    key = config.data.source, config.task.ways, method
-    if config.task.shots not in PAPER.get(key, {}):
+def published(config: Config, method: str, queries: int, last_step: int) -> dict[str, Any] | None:
+    """Return the paper's accuracy: after the last inner step, with as many queries as shots."""
+    key, shots = (config.data.source, config.task.ways, method), config.task.shots
+    if shots not in paper.IMAGES.get(key, {}) or queries != shots:
         return None
-    mean, half = PAPER[key][config.task.shots]
+    mean, half = paper.IMAGES[key][shots]
     return {
         "source": "table 3" if method == "context" else "table 1",
         "steps": [last_step],

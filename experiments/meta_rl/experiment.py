@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from configs import paper
 from experiments.harness.config import Config
 from experiments.harness.training import Training, train
 from experiments.meta_rl import figures
@@ -37,30 +38,6 @@ LOSSES = {
 BROKEN = "broken_episodes"
 """Episodes that ended because the physics was no longer finite, as training counts them."""
 
-PAPER = {  # appendix C.2: mean return after 0, 1, 2 and 3 steps
-    ("navigation", "maml"): (-40.41, -11.68, -3.33, -3.23),
-    ("navigation", "pretrain"): (-40.81, -19.73, -11.72, -8.47),
-    ("navigation", "random"): (-82.66, -57.96, -53.84, -46.81),
-    ("navigation", "oracle"): (-2.29,),
-    ("navigation", "context"): (-42.42, -13.90, -5.17, -3.18),
-    ("cheetah_velocity", "maml"): (-129.53, -78.57, -66.62, -60.78),
-    ("cheetah_velocity", "pretrain"): (-158.00, -135.39, -128.47, -133.61),
-    ("cheetah_velocity", "random"): (-254.83, -254.33, -246.79, -230.83),
-    ("cheetah_velocity", "oracle"): (-54.47,),
-    ("cheetah_direction", "maml"): (-50.69, 293.19, 313.48, 315.65),
-    ("cheetah_direction", "pretrain"): (-43.03, -24.75, -12.85, 19.57),
-    ("cheetah_direction", "random"): (-35.73, 21.83, 62.32, 86.18),
-    ("cheetah_direction", "oracle"): (442.69,),
-    ("cheetah_direction", "context"): (-40.49, -44.08, -38.27, -42.50),
-    ("ant_velocity", "maml"): (30.58, 96.74, 100.06, 101.41),
-    ("ant_velocity", "pretrain"): (-1.83, 6.11, 8.48, 9.47),
-    ("ant_velocity", "random"): (-78.64, -62.81, -48.55, -35.56),
-    ("ant_velocity", "oracle"): (107.89,),
-    ("ant_direction", "maml"): (8.66, 499.15, 500.68, 499.11),
-    ("ant_direction", "pretrain"): (3.16, 1.27, 6.51, 6.86),
-    ("ant_direction", "random"): (3.11, 9.25, 15.96, 26.11),
-    ("ant_direction", "oracle"): (524.80,),
-}
 COMPARABLE = ("navigation",)
 """Environments whose returns compare with the paper's. Robots are simulated otherwise here: only
 the part of the gap to the oracle that is closed compares."""
@@ -341,8 +318,8 @@ def test(trained: Trained, key: jax.Array, report: Report) -> dict[str, Scores]:
                 num_tasks=config.evaluate.num_tasks,
                 num_steps=method.steps,
             )
-            published = paper(config, name)
-            report.add(name, config.env.name, "return", scores[name], paper=published)
+            known = published(config, name)
+            report.add(name, config.env.name, "return", scores[name], paper=known)
             update(len(scores), f"{name} {scores[name].mean[-1]:.4g}")
     return scores
 
@@ -398,9 +375,9 @@ def gap_closed(scores: Mapping[str, Scores]) -> dict[str, list[float]]:
     }
 
 
-def paper(config: Config, method: str) -> dict[str, Any] | None:
-    """The published returns, where they compare."""
-    published = PAPER.get((config.env.name, method))
-    if published is None or config.env.name not in COMPARABLE:
+def published(config: Config, method: str) -> dict[str, Any] | None:
+    """Return the paper's returns, where they compare."""
+    known = paper.RETURNS.get((config.env.name, method))
+    if known is None or config.env.name not in COMPARABLE:
         return None
-    return {"steps": list(range(len(published))), "mean": list(published)}
+    return {"steps": list(range(len(known))), "mean": list(known)}

@@ -277,8 +277,8 @@ def markdown_table(found: Table) -> list[str]:
 def show(found: Table, title: str) -> None:
     """Print a table."""
     printed = rich.table.Table(title=title, caption=Text(found.note))
-    for name in found.header:
-        printed.add_column(name, justify="left" if name in ("method", "setting") else "right")
+    for index, name in enumerate(found.header):
+        printed.add_column(name, justify="left" if index < 2 else "right", no_wrap=index == 0)
     for line in found.cells:
         printed.add_row(*map(Text, line))
     console().print(printed)

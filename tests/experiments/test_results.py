@@ -48,7 +48,7 @@ def test_a_pattern_that_matches_nothing_is_refused():
 
 
 def test_prose_and_what_trained_are_kept():
-    text = "before\n<!-- table: navigation/seed*.json -->\nold\n<!-- end -->\nafter"
+    text = "before\n<!-- table: navigation/paper-seed*.json -->\nold\n<!-- end -->\nafter"
     made = results.rendered(text)
     assert made.startswith("before\n<!-- table")
     assert made.endswith("<!-- end -->\nafter")

@@ -1,0 +1,126 @@
+"""Reproduce the paper: train what is missing, publish what is done, tell how every row stands.
+
+    python -m experiments.reproduce --status
+    python -m experiments.reproduce --data=data --hours=2.5 --nice=19
+    python -m experiments.reproduce --only=omniglot --verify
+
+The rows are in configs/paper.py, in the order in which they are trained. Kill it at any time: the
+same command goes on where it stopped. The report, figures and weights of a finished row go to
+results/, and RESULTS.md is written anew; the checkpoints of an unfinished one that has an hour in
+it go to results/unfinished/, from where any machine goes on. `--data` holds the image sets, each in
+a folder of its name; rows whose images are not there are passed over.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs.paper import ROWS, Row
+from experiments import results
+from experiments.reproduction import standing, work
+from experiments.reproduction.places import Places
+from mamljax.checks import ArgumentError
+from mamljax.running import report
+
+
+def main(words: Sequence[str]) -> None:
+    """Parse the command line, then train, verify or tell."""
+    given = _parser().parse_args(words)
+    places = Places(runs=given.runs, data=given.data)
+    try:
+        rows = chosen(given.only)
+        if given.verify:
+            raise SystemExit(0 if verified(rows, places) else 1)
+        if not given.status:
+            train(rows, places, hours=given.hours, nice=given.nice)
+    except (ArgumentError, RuntimeError) as error:
+        raise SystemExit(f"error: {error}") from error
+    except KeyboardInterrupt:
+        raise SystemExit("Stopped. The same command goes on from the last checkpoint.") from None
+    tell(rows, places)
+
+
+def chosen(only: str) -> list[Row]:
+    """Return the rows whose name begins with one of the given words, separated by commas.
+
+    Raises:
+      ArgumentError: if there are none.
+    """
+    starts = tuple(filter(None, only.split(",")))
+    rows = [row for row in ROWS if not starts or row.name.startswith(starts)]
+    if not rows:
+        names = ", ".join(row.name for row in ROWS)
+        raise ArgumentError(f"--only={only}: no row begins so; there are {names}.")
+    return rows
+
+
+def train(rows: Sequence[Row], places: Places, *, hours: float, nice: int) -> None:
+    """Train what is missing until the time is up, publishing every seed that is done."""
+    deadline = time.monotonic() + 3600 * hours
+    for row in rows:
+        images = places.images(row)
+        if images is not None and not images.is_dir():
+            print(f"{row.name}: passed over, there is no folder {images}.", file=sys.stderr)
+            continue
+        for seed in row.seeds:
+            if standing.is_done(row, seed, places):
+                continue
+            if time.monotonic() > deadline:
+                return
+            log = places.workdir(row, seed) / work.LOG
+            print(f"{row.name}, seed {seed}: about {row.hours:g} h, see {log}", file=sys.stderr)
+            try:
+                finished = work.train(row, seed, places, deadline, nice)
+            finally:
+                if packed := work.pack(row, seed, places):
+                    print(f"{row.name}, seed {seed}: packed into {packed}", file=sys.stderr)
+            if finished:
+                work.publish(row, seed, places)
+                results.main()
+
+
+def verified(rows: Sequence[Row], places: Places) -> bool:
+    """Test all published weights again, print how they stand, return whether all hold."""
+    found = [
+        tested
+        for row in rows
+        if (tested := work.verify(row, places, lambda line: print(line, file=sys.stderr)))
+    ]
+    if not found:
+        raise ArgumentError("no weights are published of these rows.")
+    cells = [
+        [one.row.name, f"{one.published:.4f}", f"{one.again:.4f}", "yes" if one.holds else "NO"]
+        for one in found
+    ]
+    report.show(report.Table(["row", "published", "again", "holds"], cells, ""), "Weights")
+    return all(one.holds for one in found)
+
+
+def tell(rows: Sequence[Row], places: Places) -> None:
+    """Print how every row stands."""
+    found = [standing.standing(row, places) for row in rows]
+    report.show(standing.table(found), "The paper")
+    print(standing.summary(found))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mamljax reproduce",
+        description="Train what is missing of the paper's rows, and tell how each stands.",
+    )
+    parser.add_argument("--status", action="store_true", help="only tell how every row stands")
+    parser.add_argument("--verify", action="store_true", help="test the published weights again")
+    parser.add_argument("--only", default="", help="rows that begin so, such as miniimagenet")
+    parser.add_argument(
+        "--hours", type=float, default=1e6, help="stop after so many (all it takes)"
+    )
+    parser.add_argument("--nice", type=int, default=0, help="niceness of training, up to 19")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the image sets")
+    parser.add_argument("--runs", type=Path, default=Path("runs/paper"), help="work directories")
+    return parser
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,123 @@
+"""Work on rows: a deadline, packing, publishing, and weights that are tested again."""
+
+import json
+import textwrap
+import time
+import zipfile
+
+import pytest
+
+from configs.paper import Row
+from experiments.reproduction import standing, work
+from experiments.reproduction.places import Places
+from mamljax.running import files
+
+ROW = Row("omniglot/tiny", "omniglot:5way1shot", "table 1", 0.1)
+
+
+@pytest.fixture
+def places(tmp_path):
+    return Places(tmp_path / "results", tmp_path / "runs", tmp_path / "data")
+
+
+@pytest.fixture
+def program(monkeypatch):
+    """Let a few lines of Python stand for the experiment."""
+
+    def set_up(code):
+        given = lambda row, seed, places, workdir=None: ["-c", textwrap.dedent(code)]  # noqa: E731
+        monkeypatch.setattr(work, "words", given)
+
+    return set_up
+
+
+def saved(places, *, seconds, step=2000):
+    """A work directory with a checkpoint that tells how long it was trained."""
+    folder = places.workdir(ROW, 0) / "checkpoints" / "maml" / f"{step:08d}"
+    folder.mkdir(parents=True)
+    record = {"step": step, "totals": {"wall_seconds": seconds}}
+    files.write_json(folder / "checkpoint.json", files.sealed(record))
+    (places.workdir(ROW, 0) / "metrics.jsonl").write_text("{}\n")
+    (places.workdir(ROW, 0) / "report.md").write_text("left out")
+
+
+def test_a_run_ends_by_itself_or_at_the_deadline(places, program):
+    program("print('trained')")
+    assert work.train(ROW, 0, places, time.monotonic() + 60, 0)
+    assert (places.workdir(ROW, 0) / work.LOG).read_text() == "trained\n"
+    program(
+        """
+        import sys, time
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("stopped")
+            sys.exit(130)
+        """
+    )
+    started = time.monotonic()
+    assert not work.train(ROW, 0, places, started + 2, 0)
+    assert time.monotonic() - started < 30
+    assert (places.workdir(ROW, 0) / work.LOG).read_text() == "trained\nstopped\n"
+
+
+def test_an_error_is_told_with_its_last_line(places, program):
+    program("raise SystemExit('error: the disk is full')")
+    with pytest.raises(RuntimeError, match=r"see .*log\.txt: error: the disk is full"):
+        work.train(ROW, 0, places, time.monotonic() + 60, 0)
+
+
+def test_an_hour_of_training_is_packed_and_laid_out_again(places, tmp_path):
+    saved(places, seconds=3599)
+    assert work.pack(ROW, 0, places) is None
+    saved(places, seconds=3600, step=3000)
+    packed = work.pack(ROW, 0, places)
+    assert packed == places.unfinished(ROW, 0)
+    with zipfile.ZipFile(packed) as found:
+        assert {name.split("/")[0] for name in found.namelist()} == {"checkpoints", "metrics.jsonl"}
+    elsewhere = places._replace(runs=tmp_path / "another machine")
+    assert standing.standing(ROW, elsewhere).iterations == {0: 3000}
+    work.unpack(ROW, 0, elsewhere)
+    assert standing.seconds_trained(elsewhere.workdir(ROW, 0)) == 3600
+    # What is there already is newer.
+    (elsewhere.workdir(ROW, 0) / "metrics.jsonl").write_text("mine")
+    work.unpack(ROW, 0, elsewhere)
+    assert (elsewhere.workdir(ROW, 0) / "metrics.jsonl").read_text() == "mine"
+
+
+def test_a_finished_run_is_published_and_no_longer_unfinished(places):
+    saved(places, seconds=4000)
+    work.pack(ROW, 0, places)
+    workdir = places.workdir(ROW, 0)
+    (workdir / "figures").mkdir()
+    for name in ("figures/training.png", "figures/other.png", "weights.npz"):
+        (workdir / name).write_bytes(name.encode())
+    (workdir / "report.json").write_text(json.dumps({"results": []}))
+    work.publish(ROW, 0, places)
+    folder = places.results / "omniglot"
+    assert {path.name for path in folder.iterdir()} == {
+        "tiny.json", "tiny.npz", "tiny_training.png"
+    }  # fmt: skip
+    assert not places.unfinished(ROW, 0).exists()
+
+
+@pytest.mark.parametrize(("again", "holds"), [(0.9212, True), (0.95, False)])
+def test_published_weights_are_tested_again(places, program, again, holds, monkeypatch):
+    def record(mean):
+        row = {"method": "maml", "setting": "", "mean": [0.2, mean]}
+        return {"experiment": "", "results": [row], "train": {}}
+
+    files_of = places.weights(ROW)
+    files_of.parent.mkdir(parents=True)
+    assert work.verify(ROW, places, print) is None
+    files_of.write_bytes(b"weights")
+    places.report(ROW, 0).write_text(json.dumps(record(0.921)))
+    code = "import sys, pathlib; sys.argv[1].endswith('.npz') or sys.exit('error: no weights')\n"
+    code += f"pathlib.Path(WORKDIR, 'report.json').write_text({json.dumps(record(again))!r})"
+
+    def words(row, seed, places, workdir):
+        return ["-c", code.replace("WORKDIR", repr(str(workdir)))]
+
+    monkeypatch.setattr(work, "words", words)
+    found = work.verify(ROW, places, print)
+    assert (found.published, found.again, found.holds) == (0.921, again, holds)

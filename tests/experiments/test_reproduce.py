@@ -1,0 +1,79 @@
+"""The command that works through the paper's rows."""
+
+import json
+
+import pytest
+
+from configs.paper import ROWS
+from experiments import reproduce, results
+from experiments.reproduction import standing, work
+from experiments.reproduction.places import Places
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """Seeds in the order in which they were trained; each leaves a report of its full length."""
+    order = []
+
+    def train(row, seed, places, deadline, nice):
+        order.append((row.name, seed))
+        workdir = places.workdir(row, seed)
+        workdir.mkdir(parents=True)
+        told = {"maml": {"iterations": standing._goal(row)}}
+        record = {"experiment": row.name, "seed": seed, "train": told, "results": []}
+        (workdir / "report.json").write_text(json.dumps(record))
+        return True
+
+    monkeypatch.setattr(work, "train", train)
+    monkeypatch.setattr(results, "main", lambda: order.append("pages"))
+    return order
+
+
+def test_rows_are_trained_in_order_once_and_published(trained, tmp_path, capsys):
+    places = Places(tmp_path / "results", tmp_path / "runs", tmp_path / "data")
+    rows = reproduce.chosen("sinusoid/f,omniglot/5way1shot_d")
+    reproduce.train(rows, places, hours=1.0, nice=0)
+    assert trained == [("sinusoid/fomaml", 0), "pages", ("sinusoid/fomaml", 1), "pages",
+                       ("sinusoid/fomaml", 2), "pages"]  # fmt: skip
+    assert "omniglot/5way1shot_dense: passed over, there is no folder" in capsys.readouterr().err
+    (tmp_path / "data" / "omniglot").mkdir(parents=True)
+    reproduce.train(rows, places, hours=1.0, nice=0)
+    assert trained[6:] == [x for s in range(3) for x in (("omniglot/5way1shot_dense", s), "pages")]
+
+
+def test_nothing_begins_after_the_deadline(trained, tmp_path):
+    places = Places(tmp_path / "results", tmp_path / "runs", tmp_path / "data")
+    reproduce.train(ROWS, places, hours=-1.0, nice=0)
+    assert trained == []
+
+
+def test_rows_are_chosen_by_how_they_begin():
+    assert {row.name.split("/")[0] for row in reproduce.chosen("miniimagenet")} == {"miniimagenet"}
+    assert reproduce.chosen("") == list(ROWS)
+    with pytest.raises(ValueError, match=r"--only=omniglut: no row begins so; there are sinusoid/"):
+        reproduce.chosen("omniglut")
+
+
+def test_status_tells_of_every_row(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    reproduce.main(["--status"])
+    printed = capsys.readouterr().out
+    for row in ROWS:
+        assert row.name in printed
+    assert "omniglot: " in printed
+
+
+def test_verification_fails_where_a_number_does_not_hold(monkeypatch, capsys):
+    row = ROWS[0]
+    monkeypatch.setattr(work, "verify", lambda *_: work.Verified(row, 0.9, 0.9))
+    with pytest.raises(SystemExit) as ended:
+        reproduce.main(["--verify", "--only=sinusoid/maml"])
+    assert ended.value.code == 0
+    monkeypatch.setattr(work, "verify", lambda *_: work.Verified(row, 0.9, 0.8))
+    with pytest.raises(SystemExit) as ended:
+        reproduce.main(["--verify", "--only=sinusoid/maml"])
+    assert ended.value.code == 1
+    assert "NO" in capsys.readouterr().out
+    monkeypatch.setattr(work, "verify", lambda *_: None)
+    with pytest.raises(SystemExit, match="no weights are published"):
+        reproduce.main(["--verify", "--only=sinusoid/maml"])
