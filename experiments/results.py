@@ -35,7 +35,7 @@ def rendered(text: str, folder: Path = ROOT / "results") -> str:
     def replaced(found: re.Match[str]) -> str:
         begin, pattern, kind, end = found.groups()
         if kind in OF_ROWS:
-            places = Places(results=folder)
+            places = Places(results=folder, runs=folder / "none")  # of what is published alone
             lines = report.markdown_table(OF_ROWS[kind](places))
             return begin + "\n".join(lines) + "\n" + end
         paths = sorted(folder.glob(pattern))
