@@ -69,8 +69,8 @@ def test_the_report_has_the_agreed_form_and_every_method(undisturbed):
             assert len(row[key]) == 11
         assert row["num_tasks"] == 30
         assert (row["paper"] is None) == (row["method"] == "oracle" or row["setting"] == "10-shot")
-    assert report["train"]["iterations"] == 3000
-    assert report["train"]["iterations_per_second"] > 0
+    assert report["train"]["maml"]["iterations"] == 3000
+    assert report["train"]["maml"]["iterations_per_second"] > 0
     assert report["config"]["evaluate"]["shots"] == [5, 10]
     assert "python -m experiments.sinusoid --config=configs/sinusoid.py" in report["command"]
     assert "maml" in printed

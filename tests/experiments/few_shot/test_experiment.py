@@ -69,7 +69,7 @@ def test_every_method_goes_from_images_to_report(config, tmp_path, method):
         assert len(row["ci95"]) == len(row["mean"])
         assert all(0 <= mean <= 1 for mean in row["mean"])
     assert {row["setting"] for row in report["results"]} == {"3-way 2-shot, 4 queries per class"}
-    assert report["train"]["chosen_by"] == "best validation score"
+    assert report["train"][method]["chosen_by"] == "best validation score"
     assert report["details"]["norm"].startswith("batch, not adapted")
     for name in ("accuracy", "episode", "training"):
         with Image.open(tmp_path / "figures" / f"{name}.png") as image:
