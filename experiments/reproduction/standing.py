@@ -96,6 +96,8 @@ def findings(records: Sequence[Record]) -> list[Finding]:
     for row in report.rows(records):
         theirs = halves.get((row.method, row.setting)) or [None] * len(row.published)
         for (step, paper), paper_half in zip(row.published.items(), theirs, strict=True):
+            if step >= len(row.mean):  # fewer steps were tested than the paper tells of
+                continue
             ours, half = float(row.mean[step]), float(row.ci95[step])
             worse = ours - paper if row.metric in LOWER_IS_BETTER else paper - ours
             shortfall = max(worse - half - (paper_half or 0.0), 0.0)
