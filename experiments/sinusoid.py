@@ -55,7 +55,10 @@ def run(config: Config, workdir: Path) -> Record:
             build_model(config), sampler, config, keys["averaging"]
         )
         methods.update({name: Method({}, params) for name, params in averaged.items()})
-    details["inner_lr"] = tune(config, methods, keys["tune"])
+    details["inner_lr"] = {
+        config.train.method: config.evaluate.inner_lr,
+        **tune(config, methods, keys["tune"]),
+    }
     test(config, methods, keys["test"], report)
     if processes.is_first():
         figures.draw(workdir / "figures", config, sampler, methods, report.record)
