@@ -14,7 +14,7 @@ oracle 107.9. Brax is another simulator with other time steps: compare the fract
 the oracle that is closed. After one step MAML closes 0.70, 0.68, 0.95 and 0.86 of it in the paper.
 
 One iteration of 40 tasks x 20 episodes x 200 steps takes about 20 seconds for MAML on 2 cores (the
-cheetah; pretraining and the oracle 8), 500 of them three hours. What was measured is in the README.
+cheetah; pretraining and the oracle 8), 500 of them three hours. What was measured is in RESULTS.md.
 """
 
 from ml_collections import ConfigDict

@@ -14,7 +14,7 @@ Variants, given after a colon:
 
 Expected accuracy after training to the end, as published (percent): MAML 48.7 and 63.1, first-order
 48.1 and 63.2, fine-tuning 28.9 and 49.8, nearest neighbour 41.1 and 51.0, matching 43.6 and 55.3.
-Training to the end takes days on 2 cores; the README has what shorter runs reach.
+Training to the end takes 13 to 24 hours on 2 cores; RESULTS.md has what was reached.
 
 The published numbers are with as many queries per class as shots. Under statistics of the batch
 more queries help: 15 per class, as others test, give about 2.5 points more with one shot. Both are

@@ -15,7 +15,7 @@ Variants, given after a colon:
 
 Expected accuracy after training to the end, as published (percent): 98.7, 99.9, 95.8, 98.9; dense
 89.7 (5-way 1-shot) and 97.5 (5-way 5-shot); context 94.9 and 97.7. What was measured with this code
-is in the README. On 2 cores 5way1shot takes about two hours.
+is in RESULTS.md. On 2 cores 5way1shot takes about an hour and a half.
 
 Where the paper and the authors' code differ: the paper trains on 1,200 characters, the code on
 1,100 and chooses the checkpoint on 100. The latter is the default, config.data.scheme=paper the
