@@ -1,5 +1,6 @@
 """Work on a row: train it for a while, keep what is unfinished, publish and verify what is done."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -61,9 +62,20 @@ def train(row: Row, seed: int, places: Places, deadline: float, nice: int) -> bo
             env=_environment(),
             stdout=log,
             stderr=subprocess.STDOUT,
-            preexec_fn=lambda: os.nice(nice),
+            start_new_session=True,
+            preexec_fn=lambda: _be_nice(nice),
         )
         return _finished(process, deadline, workdir / LOG)
+
+
+def _be_nice(nice: int) -> None:
+    """Give way to other processes, on Linux also to those of other sessions.
+
+    It shares time among sessions first, whatever the niceness within them (sched_autogroup).
+    """
+    os.nice(nice)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(nice), encoding="utf-8")
 
 
 def _environment() -> dict[str, str]:
@@ -82,7 +94,8 @@ def _finished(process: subprocess.Popen, deadline: float, log: Path) -> bool:
             elif asked and time.monotonic() > deadline:
                 process.kill()
             time.sleep(0.5)
-    except KeyboardInterrupt:  # the process was told, too, by the terminal
+    except KeyboardInterrupt:  # which the process, in a session of its own, has not seen
+        process.send_signal(signal.SIGINT)
         process.wait()
         raise
     if process.returncode and not asked:
