@@ -12,6 +12,7 @@ from configs import cifar_fs, miniimagenet, omniglot
 from configs.base import few_shot
 from experiments.few_shot import experiment, methods
 from mamljax import data, models
+from mamljax.checks import ArgumentError
 from mamljax.models import weights
 from mamljax.train import NonFiniteError
 
@@ -116,7 +117,7 @@ def test_weights_are_evaluated_without_training(config, tmp_path):
     config.weights = str(tmp_path / "first" / "weights.npz")
     again = experiment.run(config, tmp_path / "again")
     assert again["results"] == first["results"]
-    assert again["train"] == {"imported": config.weights}
+    assert again["train"] == {"maml": {"imported": config.weights}}
     assert not (tmp_path / "again" / "checkpoints").exists()
     config.evaluate.update(split="validation", num_inner_steps=4, inner_lr=0.1, queries=(3,))
     (row,) = experiment.run(config, tmp_path / "other")["results"]
@@ -163,7 +164,7 @@ def test_a_wrong_value_ends_at_the_door(config, tmp_path, change, message):
     with config.unlocked():
         config.update_from_flattened_dict(change)
     work = tmp_path / "work"
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(ArgumentError) as caught:
         experiment.run(config, work)
     assert caught.match(message)
     assert not (work / "checkpoints").exists()
@@ -172,7 +173,7 @@ def test_a_wrong_value_ends_at_the_door(config, tmp_path, change, message):
 def test_weights_of_another_network_are_refused(config, tmp_path):
     np.savez(tmp_path / "w.npz", conv1=np.zeros((3, 3, 1, 2)))
     config.weights = str(tmp_path / "w.npz")
-    with pytest.raises(SystemExit, match=r"Dense_0/kernel: expected \(432, 256\), got nothing"):
+    with pytest.raises(ArgumentError, match=r"Dense_0/kernel: expected \(432, 256\), got nothing"):
         experiment.run(config, tmp_path / "work")
 
 

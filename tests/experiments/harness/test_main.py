@@ -47,6 +47,13 @@ def test_wrong_values_are_refused_with_a_hint(tmp_path, argument, message):
     assert not (tmp_path / "run").exists()
 
 
+def test_what_the_library_refuses_ends_in_one_line_too(tmp_path):
+    done = call(f"--workdir={tmp_path / 'run'}", "--config.task.amplitude=(5.0, 0.1)")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: amplitude must be (low, high)")
+    assert "Traceback" not in done.stderr
+
+
 def test_a_missing_workdir_is_refused():
     assert "--workdir must have a value" in call().stderr
 

@@ -16,6 +16,7 @@ from experiments import locomotion, navigation
 from experiments.benchmark import meta_rl
 from experiments.meta_rl import experiment
 from mamljax import rl
+from mamljax.checks import ArgumentError
 from mamljax.evaluate import summarise
 from mamljax.running import metrics
 
@@ -160,10 +161,10 @@ def test_only_what_adapts_in_training_depends_on_how(name):
         ({"model.init_std": -1.0}, "0 < min_std <= init_std"),
     ],
 )
-def test_bad_values_end_with_one_line(tmp_path, change, message):
+def test_bad_values_are_refused_before_anything_is_trained(tmp_path, change, message):
     config = small(navigation_config.get_config(), "maml")
     config.update_from_flattened_dict(change)
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(ArgumentError, match=message):
         navigation.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
