@@ -143,7 +143,8 @@ def _in_chunks(function: Callable[[Any], Any], tasks: Any, chunk: int) -> Any:
         return jax.vmap(function)(tasks)
     chunks, rest = divide(tasks, chunk)
     found = jax.lax.map(jax.vmap(function), chunks)
-    found = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
+    # Sizes in full: of an array without entries -1 tells nothing.
+    found = jax.tree.map(lambda x: x.reshape(math.prod(x.shape[:2]), *x.shape[2:]), found)
     if num_tasks % chunk == 0:
         return found
     return jax.tree.map(lambda *both: jnp.concatenate(both), found, jax.vmap(function)(rest))
@@ -151,8 +152,9 @@ def _in_chunks(function: Callable[[Any], Any], tasks: Any, chunk: int) -> Any:
 
 def divide(tasks: Any, chunk: int) -> tuple[Any, Any]:
     """As many tasks as `chunk` divides as ``[chunks, chunk, ...]``, and the remaining ones."""
-    whole = len(jax.tree.leaves(tasks)[0]) // chunk * chunk
-    chunks = jax.tree.map(lambda x: x[:whole].reshape(-1, chunk, *x.shape[1:]), tasks)
+    number = len(jax.tree.leaves(tasks)[0]) // chunk
+    whole = number * chunk
+    chunks = jax.tree.map(lambda x: x[:whole].reshape(number, chunk, *x.shape[1:]), tasks)
     return chunks, jax.tree.map(lambda x: x[whole:], tasks)
 
 
