@@ -66,7 +66,7 @@ def test_from_training_to_the_merged_report(tmp_path, small):
     runs = sorted(tmp_path.glob("seed*"))
     done = call("report", *runs, f"--output={tmp_path / 'summary'}")
     assert done.returncode == 0, done.stderr
-    assert "Mean over seeds [0, 1]" in done.stdout
+    assert "mean over seeds [0, 1]" in done.stdout
     assert (tmp_path / "summary" / "summary.md").read_text().strip() == done.stdout.strip()
     assert (tmp_path / "summary" / "figure0.png").stat().st_size > 10_000
 

@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import navigation, omniglot
-from experiments.harness import main, training
+from experiments.harness import endings, training
 from mamljax import losses, maml, models, tasks
 from mamljax.running.checkpoint import Checkpoints
 from mamljax.train import NonFiniteError
@@ -21,18 +21,17 @@ AT = 25
 
 
 def train(workdir, *, learner=None, sampler=None, tx=None):
-    return training.train(
+    what = training.Training(
         "maml",
         learner or maml(models.mlp((4, 1)), losses.mean_squared_error, inner_lr=0.01),
         sampler or tasks.sinusoid(5, 5),
         tx or optax.adam(1e-3),
-        jax.random.key(0),
         num_iterations=40,
         meta_batch=2,
-        log=ConfigDict({"every": 10, "checkpoint_every": 10}),
-        workdir=workdir,
         depends_on={},
     )
+    log = ConfigDict({"every": 10, "checkpoint_every": 10})
+    return training.train(what, jax.random.key(0), log, workdir)
 
 
 def late(step, value):
@@ -143,12 +142,12 @@ def test_too_little_memory_names_what_needs_less(tmp_path):
     huge = tasks.sinusoid(5, 2**40)
     with pytest.raises(Exception, match="RESOURCE_EXHAUSTED") as failed:
         train(tmp_path, sampler=huge)
-    said = main.out_of_memory(failed.value, omniglot.get_config())
+    said = endings.explained(failed.value, omniglot.get_config())
     for knob in ("train.task_chunk=1", "train.remat=True", "evaluate.task_chunk=1"):
         assert f"--config.{knob}" in said
     assert "rollout_chunk" not in said
-    assert "rollout_chunk=1" in main.out_of_memory(failed.value, navigation.get_config())
-    assert main.out_of_memory(RuntimeError("else"), omniglot.get_config()) is None
+    assert "rollout_chunk=1" in endings.explained(failed.value, navigation.get_config())
+    assert endings.explained(RuntimeError("else"), omniglot.get_config()) is None
 
 
 def test_a_clock_that_goes_backwards_changes_nothing(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib import image
 
-from mamljax.running import plots
+from mamljax.running import metrics, plots
 
 
 def test_learning_curves_draw_one_panel_per_setting(tmp_path):
@@ -50,15 +50,20 @@ def test_an_episode_has_a_row_per_class_and_at_most_five_queries(tmp_path):
 
 
 def test_training_curves_show_the_loss_and_every_validation_step(tmp_path):
-    loss = [{"run": "maml", "step": step, "loss": 1 / step} for step in (1, 2, 3)]
-    scores = [{"run": "maml", "step": 3, "validation_step_0": 0.2, "validation_step_10": 0.9}]
-    plots.training_curves(tmp_path / "loss.png", loss)
-    plots.training_curves(tmp_path / "both.png", [*loss, *scores, {"step": 4, "loss": None}])
+    records = [{"run": "maml", "step": step, "loss": 1 / step} for step in (1, 2, 3)]
+    records += [{"step": 3, "validation_step_0": 0.2, "validation_step_1": 0.9}]
+    records += [{"step": 4, "loss": None}]
+    loss = {"loss": metrics.over_training(records, "loss")}
+    assert loss["loss"] == ([1, 2, 3], [1, 1 / 2, 1 / 3])
+    scores = metrics.scores_over_training(records, "validation")
+    assert scores == {"validation, 0 steps": ([3], [0.2]), "validation, 1 step": ([3], [0.9])}
+    plots.training_curves(tmp_path / "loss.png", loss, {}, ylabel="meta-loss")
+    plots.training_curves(tmp_path / "both.png", loss, scores, ylabel="meta-loss")
     alone, both = (image.imread(tmp_path / f"{name}.png") for name in ("loss", "both"))
     assert np.abs(alone - both).max() > 0.1
-    policy = [record | {"return_after": -record["step"]} for record in loss]
-    plots.training_curves(tmp_path / "returns.png", policy)
-    assert np.abs(image.imread(tmp_path / "returns.png") - alone).max() > 0.1
+    returns = {"return after": ([1, 2], [-1, -2])}
+    plots.training_curves(tmp_path / "r.png", returns, {}, ylabel="return", from_zero=False)
+    assert np.abs(image.imread(tmp_path / "r.png") - alone).max() > 0.1
 
 
 def test_paths_show_every_episode_and_the_goal(tmp_path):

@@ -36,9 +36,9 @@ def test_a_run_that_was_stopped_goes_on(small, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(methods, "_seed", stopped)
         with pytest.raises(KeyboardInterrupt):
-            methods.run(small, output)
+            methods.compare_all(small, output)
     before = json.loads(output.read_text())["sinusoid"]["results"]
-    found = methods.run(small, output)["sinusoid"]["results"]
+    found = methods.compare_all(small, output)["sinusoid"]["results"]
     assert found[:1] == before
     assert [row["method"] for row in found] == small.methods.split(",")
     assert output.with_suffix(".png").exists()
@@ -46,7 +46,7 @@ def test_a_run_that_was_stopped_goes_on(small, tmp_path, monkeypatch, capsys):
     # Another config begins anew.
     small.methods, small.iterations = "reptile", 40
     monkeypatch.setattr(methods, "compare", lambda *_, **options: iter(found[1:]))
-    assert methods.run(small, output)["sinusoid"]["results"] == found[1:]
+    assert methods.compare_all(small, output)["sinusoid"]["results"] == found[1:]
 
 
 def test_rows_hold_quality_and_cost(small):
@@ -67,7 +67,7 @@ def test_rows_hold_quality_and_cost(small):
 
 def test_seeds_that_fail_are_told(small, tmp_path, capsys):
     small.methods, small.candidates = "maml", (1e30,)
-    (row,) = methods.run(small, tmp_path / "methods.json")["sinusoid"]["results"]
+    (row,) = methods.compare_all(small, tmp_path / "methods.json")["sinusoid"]["results"]
     assert row["num_failed"] == 1
     assert "not finite" in row["seeds"][0]["failed"]
     assert "1 of 1 seeds failed" in capsys.readouterr().out

@@ -92,16 +92,6 @@ def test_methods_to_tune_are_checked():
         experiment.build(config, navigation.build(config), "maml")
 
 
-def test_broken_episodes_are_added_up_over_chunks(tmp_path):
-    with metrics.MetricLogger(tmp_path, "maml") as logger:
-        logger.write(5, broken_episodes=0.4)  # the means over iterations 1 to 5,
-        logger.write(5, validation_step_0=-1.0)
-        logger.write(7, broken_episodes=2.0)  # and 6 to 7
-    with metrics.MetricLogger(tmp_path, "oracle") as logger:
-        logger.write(3, broken_episodes=1.0)
-    assert experiment.broken_episodes(tmp_path, ["maml"]) == {"maml": 6}
-
-
 def test_training_logs_returns_and_what_the_line_search_did(finished):
     workdir, _ = finished
     records = metrics.read(workdir / metrics.FILE)
