@@ -33,11 +33,16 @@ PAPER = {  # table 1, table 3 (context): accuracy in percent and 95% interval, b
     ("omniglot", 5, "mann"): {1: (82.8, None), 5: (94.9, None)},
     ("omniglot", 5, "siamese"): {1: (97.3, None), 5: (98.4, None)},
     ("omniglot", 20, "siamese"): {1: (88.2, None), 5: (97.0, None)},
+    ("omniglot", 5, "statistician"): {1: (98.1, None), 5: (99.5, None)},
+    ("omniglot", 20, "statistician"): {1: (93.2, None), 5: (98.1, None)},
+    ("omniglot", 5, "memory"): {1: (98.4, None), 5: (99.6, None)},
+    ("omniglot", 20, "memory"): {1: (95.0, None), 5: (98.6, None)},
     ("omniglot", 5, "matching"): {1: (98.1, None), 5: (98.9, None)},
     ("omniglot", 20, "matching"): {1: (93.8, None), 5: (98.5, None)},
     ("miniimagenet", 5, "fine-tuning"): {1: (28.86, 0.54), 5: (49.79, 0.79)},
     ("miniimagenet", 5, "nearest neighbour, features"): {1: (41.08, 0.70), 5: (51.04, 0.65)},
     ("miniimagenet", 5, "matching"): {1: (43.56, 0.84), 5: (55.31, 0.73)},
+    ("miniimagenet", 5, "lstm"): {1: (43.44, 0.77), 5: (60.60, 0.71)},
     ("miniimagenet", 5, "fomaml"): {1: (48.07, 1.75), 5: (63.15, 0.91)},
     ("miniimagenet", 5, "maml"): {1: (48.70, 1.84), 5: (63.11, 0.92)},
 }
@@ -71,7 +76,7 @@ def run(config: Config, workdir: Path) -> Record:
     chosen_lr = tune(setting, trained.meta_params)
     test(setting, trained.meta_params, chosen_lr, report)
     if processes.is_first():
-        figures.draw(workdir, setting, report.record)
+        figures.draw(workdir, setting, trained.meta_params, report.record)
     return report.publish({config.method: trained.train}, details(setting, chosen_lr))
 
 
@@ -169,9 +174,13 @@ def imported(setting: Setting) -> Run:
 
 
 def outer_optimizer(config: Config) -> optax.GradientTransformation:
-    """Adam, after clipping each entry of the meta-gradient if the config asks for it."""
-    adam = optax.adam(config.train.meta_lr)
-    return optax.chain(optax.clip(config.train.clip), adam) if config.train.clip else adam
+    """Adam on the meta-gradient, clipped by entry or by norm if the config asks for it."""
+    steps = [optax.adam(config.train.meta_lr)]
+    if config.train.clip_norm:
+        steps = [optax.clip_by_global_norm(config.train.clip_norm), *steps]
+    if config.train.clip:
+        steps = [optax.clip(config.train.clip), *steps]
+    return optax.chain(*steps)
 
 
 def depends_on(config: Config) -> dict[str, Any]:
