@@ -112,6 +112,7 @@ def memory_module(
       ArgumentError: for a size that is too small, or a margin that is not positive.
     """
     checks.at_least("ways", ways, 2)
+    checks.at_least("width", width, 1)
     checks.at_least("slots", slots, 1)
     checks.positive("margin", margin)
     model, loss_fn = with_head(embedding, width), margin_loss(margin)

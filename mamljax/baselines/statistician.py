@@ -68,8 +68,8 @@ class Decoder(nn.Module):
     def __call__(self, codes: Array) -> Array:
         """``[K, codes] -> [K, *shape]``."""
         if len(self.shape) != 3:
-            x = nn.Dense(math.prod(self.shape))(nn.elu(nn.Dense(self.hidden)(codes)))
-            return x.reshape(-1, *self.shape)
+            x = nn.elu(nn.Dense(self.hidden)(codes))
+            return nn.Dense(math.prod(self.shape))(x).reshape(-1, *self.shape)
         height, width, channels = self.shape
         small = -(-height // 4), -(-width // 4), self.filters
         x = nn.elu(nn.Dense(math.prod(small))(codes)).reshape(-1, *small)
