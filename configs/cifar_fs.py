@@ -22,9 +22,10 @@ SETTINGS = ("5way1shot", "5way5shot")
 
 def get_config(variant: str = "5way1shot") -> ConfigDict:
     """The config of a variant."""
-    config = few_shot.base("cifar_fs", "miniimagenet", few_shot.parse(variant, SETTINGS))
+    chosen = few_shot.parse(variant, SETTINGS)
+    config = few_shot.base("cifar_fs", "miniimagenet", chosen)
     config.data.dir = "data/cifar100"
     config.train.queries = 15
     config.train.clip = 2.0  # as for miniImagenet
     config.evaluate.queries = (15,)
-    return config
+    return few_shot.with_protocol(config, chosen)

@@ -3,7 +3,7 @@
     what adapts          all of it: maml · the head: anil · the body: boil · a context: cavia,
                          context_vector
     how it is updated    any optax optimizer · learned step sizes: meta_sgd · learned matrices:
-                         meta_curvature
+                         meta_curvature · a learned recurrent network: meta_lstm
     what is minimised    the query loss · the query loss after every step: step_weights
     how it is differentiated   through the inner loop: maml · first-order: fomaml · at the minimum:
                                imaml · not at all: reptile
@@ -22,6 +22,7 @@ from mamljax import checks
 from mamljax.checks import ArgumentError
 from mamljax.implicit import implicit
 from mamljax.inner import inner_update, unroll
+from mamljax.inner_lstm import meta_lstm as lstm_rule
 from mamljax.inner_optim import InnerRule, learned_sgd, with_rule
 from mamljax.inner_optim import meta_curvature as curvature_rule
 from mamljax.meta import backprop
@@ -156,6 +157,27 @@ def meta_curvature(
     """
     checks.non_negative("inner_lr", inner_lr)
     return maml(model, loss_fn, inner_tx=curvature_rule(inner_lr), **options)
+
+
+def meta_lstm(
+    model: Model, loss_fn: LossFn, *, units: int = 20, first_order: bool = True, **options: Any
+) -> Learner:
+    """The meta-learner LSTM: a recurrent network computes the inner updates.
+
+    Ravi and Larochelle 2017, *Optimization as a model for few-shot learning*. The network's weights
+    and where the model's parameters begin are learned. The paper takes 12 inner steps for one shot
+    and 5 for five.
+
+    Args:
+      model, loss_fn: see `maml`.
+      units: of the network's first layer.
+      first_order: leave out the gradients of what the network reads, as the paper does.
+      options: of `maml`; `inner_lr` is unused, the step sizes are the network's.
+
+    >>> from mamljax import algorithms, losses, models
+    >>> learner = algorithms.meta_lstm(models.mlp((8, 1)), losses.mean_squared_error, num_steps=5)
+    """
+    return maml(model, loss_fn, inner_tx=lstm_rule(units), first_order=first_order, **options)
 
 
 def maml_plus_plus(

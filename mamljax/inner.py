@@ -31,9 +31,10 @@ def inner_update(
       loss_fn: the task's loss of parameters on a batch.
       partition: which parameters the step changes.
       tx: the inner optimizer; `optax.sgd(alpha)` for plain MAML. It is called with the extra
-        arguments ``shared`` (the parameters that do not adapt) and ``step`` (the inner step).
-      first_order: treat the gradient as a constant when differentiating through the step
-        (first-order MAML, section 5.2).
+        arguments ``shared`` (the parameters that do not adapt), ``step`` (the inner step) and
+        ``value`` (the support loss before the step, under the name that optax gives it).
+      first_order: treat the gradient, and the loss that `tx` sees, as constants when
+        differentiating through the step (first-order MAML, section 5.2).
     """
     tx = optax.with_extra_args_support(tx)
 
@@ -46,10 +47,11 @@ def inner_update(
             return loss_fn(partition.merge(adapting, shared), support, key, state.step)
 
         loss, grads = jax.value_and_grad(support_loss)(state.adapting)
+        value = loss
         if first_order:
-            grads = jax.lax.stop_gradient(grads)
+            grads, value = jax.lax.stop_gradient((grads, value))
         updates, opt_state = tx.update(
-            grads, state.opt_state, state.adapting, shared=shared, step=state.step
+            grads, state.opt_state, state.adapting, shared=shared, step=state.step, value=value
         )
         adapting = optax.apply_updates(state.adapting, updates)
         return InnerState(adapting, opt_state, state.step + 1), loss

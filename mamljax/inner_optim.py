@@ -36,15 +36,32 @@ def adam(
     return optax.adam(learning_rate, b1=b1, b2=b2, eps_root=eps_root)
 
 
+class Seen(NamedTuple):
+    """Everything that an `InnerRule` sees of one inner step.
+
+    gradients: of the support loss, in what adapts.
+    params: what adapts, before the step.
+    loss: the support loss before the step, a scalar.
+    step: inner steps done so far.
+    """
+
+    gradients: PyTree
+    params: PyTree
+    loss: Array
+    step: Array
+
+
 class InnerRule(NamedTuple):
     """An inner update with parameters of its own, which are meta-learned beside the model's.
 
-    init: ``adapting -> own``, where its parameters begin.
-    update: ``(own, gradients, step) -> updates``, to be added to what adapts.
+    init: ``(key, adapting) -> own``, where its parameters begin.
+    update: ``(own, seen, state) -> (updates, state)``; updates are added to what adapts.
+    start: ``adapting -> state``, what it remembers before a task's first step; nothing by default.
     """
 
-    init: Callable[[PyTree], PyTree]
-    update: Callable[[PyTree, PyTree, Array], PyTree]
+    init: Callable[[Array, PyTree], PyTree]
+    update: Callable[[PyTree, Seen, PyTree], tuple[PyTree, PyTree]]
+    start: Callable[[PyTree], PyTree] = lambda adapting: ()
 
 
 class WithRule(NamedTuple):
@@ -76,20 +93,21 @@ def learned_sgd(
     checks.one_of("per", per, ("model", "tensor", "parameter"))
     steps = () if num_steps is None else (checks.at_least("num_steps", num_steps, 1),)
 
-    def init(adapting):
+    def init(key, adapting):
+        del key
         if per == "model":
             return jnp.ones(steps, jnp.result_type(*jax.tree.leaves(adapting)))
         return jax.tree.map(
             lambda x: jnp.ones(steps + (x.shape if per == "parameter" else ()), x.dtype), adapting
         )
 
-    def update(factors, gradients, step):
+    def update(factors, seen, state):
         if steps:
-            now = jnp.minimum(step, steps[0] - 1)
+            now = jnp.minimum(seen.step, steps[0] - 1)
             factors = jax.tree.map(lambda factor: factor[now], factors)
         if per == "model":
-            factors = jax.tree.map(lambda _: factors, gradients)
-        return jax.tree.map(lambda f, g: -learning_rate * f * g, factors, gradients)
+            factors = jax.tree.map(lambda _: factors, seen.gradients)
+        return jax.tree.map(lambda f, g: -learning_rate * f * g, factors, seen.gradients), state
 
     return InnerRule(init, update)
 
@@ -115,12 +133,12 @@ def meta_curvature(learning_rate: float = 0.01) -> InnerRule:
             found = jnp.moveaxis(jnp.tensordot(matrix, found, (1, axis)), 0, axis)
         return -learning_rate * found.reshape(gradient.shape)
 
-    def init(adapting):
+    def init(key, adapting):
+        del key
         return jax.tree.map(lambda x: tuple(jnp.eye(n, dtype=x.dtype) for n in axes(x)), adapting)
 
-    def update(matrices, gradients, step):
-        del step
-        return jax.tree.map(multiplied, gradients, matrices)
+    def update(matrices, seen, state):
+        return jax.tree.map(multiplied, seen.gradients, matrices), state
 
     return InnerRule(init, update)
 
@@ -141,7 +159,9 @@ def with_rule(
 
     def init_both(key, inputs):
         meta_params = init(key, inputs)
-        return WithRule(meta_params, rule.init(partition.split(meta_params)[0]))
+        # The model's key is the one it has without a rule: both begin at the same parameters.
+        rule_key = jax.random.fold_in(key, 1)
+        return WithRule(meta_params, rule.init(rule_key, partition.split(meta_params)[0]))
 
     def split(meta_params):
         if not isinstance(meta_params, WithRule):
@@ -156,9 +176,9 @@ def with_rule(
     def merge(adapting, shared):
         return partition.merge(adapting, shared.model)
 
-    def update(updates, state, params=None, *, shared: Any = None, step: Any = 0, **extra):
-        del params, extra
-        return rule.update(shared.rule, updates, step), state
+    def update(updates, state, params=None, *, shared: Any, value: Any, step: Any, **extra):
+        del extra
+        return rule.update(shared.rule, Seen(updates, params, value, step), state)
 
-    tx = optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+    tx = optax.GradientTransformationExtraArgs(rule.start, update)
     return init_both, Partition(split, merge), tx

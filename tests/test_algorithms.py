@@ -174,11 +174,15 @@ def test_learned_rates_find_the_best_step_size():
 def test_meta_curvature_begins_as_maml_and_multiplies_every_axis(randomised):
     rule = inner_optim.meta_curvature(0.1)
     like = {"kernel": jnp.zeros((3, 3, 2, 4)), "dense": jnp.zeros((2, 3)), "bias": jnp.zeros(3)}
-    own, grads = rule.init(like), randomised(like)
-    for found, grad in zip(*map(jax.tree.leaves, (rule.update(own, grads, 0), grads)), strict=True):
+    own, grads = rule.init(KEY, like), randomised(like)
+
+    def update(own):
+        return rule.update(own, inner_optim.Seen(grads, like, jnp.zeros(()), 0), ())[0]
+
+    for found, grad in zip(*map(jax.tree.leaves, (update(own), grads)), strict=True):
         np.testing.assert_allclose(found, -0.1 * grad, rtol=1e-6)
     own = randomised(own, seed=1)
-    found = rule.update(own, grads, 0)
+    found = update(own)
     space, inputs, outputs = own["kernel"]
     folded = np.einsum(
         "ed,ic,of,dcf->eio", space, inputs, outputs, grads["kernel"].reshape(9, 2, 4)

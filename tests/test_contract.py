@@ -88,6 +88,17 @@ CASES = {
     "mann": Case(
         lambda **more: baselines.mann(ways=3, hidden=4, slots=6, width=3, **more), True, False
     ),
+    "meta_lstm": regression(algorithms.meta_lstm, units=3),
+    "memory_module": classification(baselines.memory_module, width=3, slots=5),
+    "statistician": Case(
+        lambda **more: (
+            baselines.statistician(
+                EMBEDDING, (4,), ways=3, context=3, latent=2, hidden=4, **more
+            ).learner
+        ),
+        True,
+        False,
+    ),
 }
 
 
@@ -175,7 +186,18 @@ def test_double_precision_stays_double(name, batch_of, x64):
     assert metrics.loss.dtype == jnp.dtype(float)
 
 
-@pytest.mark.parametrize("name", ["maml_plus_plus", "meta_curvature", "cavia", "mann"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "maml_plus_plus",
+        "meta_curvature",
+        "meta_lstm",
+        "cavia",
+        "mann",
+        "memory_module",
+        "statistician",
+    ],
+)
 def test_meta_parameters_of_every_kind_survive_a_checkpoint(name, batch_of, tmp_path):
     case = CASES[name]
     learner = case.build()

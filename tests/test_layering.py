@@ -18,7 +18,7 @@ LAYERS = [
     {"processes"},
     {"sharding"},
     {"partition", "inner_optim", "losses", "models", "tasks"},
-    {"inner"},
+    {"inner", "inner_lstm"},
     {"implicit"},
     {"objective"},
     {"meta"},

@@ -16,6 +16,9 @@ OPTIONS = (
     "matching",
     "siamese",
     "mann",
+    "memory",
+    "statistician",
+    "lstm",
     "pretrained",
 )
 """Options that a variant may add to its setting, as in ``5way1shot_fomaml``: another method than
@@ -44,9 +47,10 @@ def base(source: str, network: str, variant: Variant) -> Any:
     ways, shots, option = variant
     config = ConfigDict()
     config.seed = Amount(0)  # of parameters, training tasks and test tasks
-    # One of maml, fomaml, context, prototypical, matching, siamese, mann, or pretrained: one
-    # classifier of all training classes, fine-tuned, and nearest neighbours by its features and by
-    # pixels.
+    # One of maml, fomaml, context, prototypical, matching, siamese, mann, memory (a memory of
+    # keys), statistician (an autoencoder of sets), lstm (a recurrent network makes the updates), or
+    # pretrained: one classifier of all training classes, fine-tuned, and nearest neighbours by its
+    # features and by pixels.
     config.method = "maml" if option in ("", "dense") else option
     # The tasks of a meta-batch are split over this many CPU devices, 0 for one per core, as far as
     # that divides them. Better than many threads per operation; without effect on a GPU.
@@ -95,6 +99,7 @@ def base(source: str, network: str, variant: Variant) -> Any:
     config.train.meta_lr = Size(1e-3)  # of Adam, on the meta-parameters
     # Largest size of an entry of the meta-gradient (of the mean loss), 0 for no limit.
     config.train.clip = Amount(0.0)
+    config.train.clip_norm = Amount(0.0)  # largest norm of the meta-gradient, 0 for no limit
     # Tasks whose gradient is taken at a time, on each device; 0 for what is fastest.
     config.train.task_chunk = Amount(0)
     config.train.remat = False  # recompute inner steps in the backward pass: less memory, slower
@@ -122,4 +127,24 @@ def base(source: str, network: str, variant: Variant) -> Any:
     config.tune.num_tasks = Count(100)  # for every candidate
     # Step sizes; the one that is best on average over the inner steps is taken.
     config.tune.candidates = Amount((0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0))
+    return config
+
+
+def with_protocol(config: Any, variant: Variant) -> Any:
+    """The config with what a method's own paper, or its authors' code, does otherwise.
+
+    See docs/baselines.md. It comes last: what it says is the same for every image set.
+    """
+    if variant.option == "lstm":  # one task for each update, for 75,000 of them
+        steps = 12 if variant.shots == 1 else 5
+        config.train.num_inner_steps = config.evaluate.num_inner_steps = steps
+        config.train.meta_batch = 1
+        config.train.num_iterations = 75_000
+        config.train.queries = 15
+        config.train.clip, config.train.clip_norm = 0.0, 0.25
+        config.train.remat = True  # a recurrent state for every parameter, in every step
+    if variant.option == "memory":  # streams of six examples of each class
+        config.train.queries = max(6 - variant.shots, 1)
+    if variant.option == "statistician":  # sets of five
+        config.train.queries = max(5 - variant.shots, 1)
     return config

@@ -55,7 +55,7 @@ def run(config: Config, workdir: Path) -> Record:
     chosen_lr = tune(setting, trained.meta_params)
     test(setting, trained.meta_params, chosen_lr, report)
     if processes.is_first():
-        figures.draw(workdir, setting, report.record)
+        figures.draw(workdir, setting, trained.meta_params, report.record)
     return report.publish({config.method: trained.train}, details(setting, chosen_lr))
 
 
@@ -153,16 +153,22 @@ def imported(setting: Setting) -> Run:
 
 
 def outer_optimizer(config: Config) -> optax.GradientTransformation:
-    """Adam, after clipping each entry of the meta-gradient if the config asks for it."""
-    adam = optax.adam(config.train.meta_lr)
-    return optax.chain(optax.clip(config.train.clip), adam) if config.train.clip else adam
+    """Adam on the meta-gradient, clipped by entry or by norm if the config asks for it."""
+    tx = optax.adam(config.train.meta_lr)
+    if config.train.clip_norm:
+        tx = optax.chain(optax.clip_by_global_norm(config.train.clip_norm), tx)
+    if config.train.clip:
+        tx = optax.chain(optax.clip(config.train.clip), tx)
+    return tx
 
 
 def depends_on(config: Config) -> dict[str, Any]:
     """Return what trained parameters depend on: how long and how fast is left to choose anew."""
     values = config.to_dict()
     fields = {name: values[name] for name in ("seed", "method", "task", "model")}
-    free = ("num_iterations", "task_chunk", "remat")
+    free = ["num_iterations", "task_chunk", "remat"]
+    if not config.train.clip_norm:  # earlier versions did not have it
+        free.append("clip_norm")
     fields["train"] = {name: x for name, x in values["train"].items() if name not in free}
     images = ("source", "scheme", "rotate")
     if config.data.source == "folder":  # whose content its name does not tell

@@ -9,10 +9,21 @@ import numpy as np
 from experiments.harness.training import VALIDATION
 from mamljax.running import metrics, plots
 from mamljax.running.report import Record
+from mamljax.types import Batch, Params
+
+SAMPLES = 5
+"""Images of each class that a generative model draws."""
 
 
-def draw(workdir: Path, setting: Any, record: Record) -> None:
-    """Draw all figures of a run into ``figures/``."""
+def draw(workdir: Path, setting: Any, params: Params, record: Record) -> None:
+    """Draw all figures of a run into ``figures/``.
+
+    Args:
+      workdir: of the run.
+      setting: its config, method and samplers.
+      params: that were tested.
+      record: its report.
+    """
     config, figures = setting.config, workdir / "figures"
     plots.learning_curves(
         figures / "accuracy.png",
@@ -26,6 +37,14 @@ def draw(workdir: Path, setting: Any, record: Record) -> None:
         *(np.asarray(batch.inputs) for batch in jax.device_get((task.support, task.query))),
         ways=config.task.ways,
     )
+    if setting.method.sample is not None:
+        drawn = samples(setting, params, task.support)
+        plots.episode(
+            figures / "samples.png",
+            *(np.asarray(images) for images in jax.device_get((task.support.inputs, drawn))),
+            ways=config.task.ways,
+            right="drawn by the model",
+        )
     history = metrics.read(workdir / metrics.FILE, config.method)
     if history:
         plots.training_curves(
@@ -34,3 +53,10 @@ def draw(workdir: Path, setting: Any, record: Record) -> None:
             metrics.scores_over_training(history, VALIDATION),
             ylabel="meta-loss",
         )
+
+
+def samples(setting: Any, params: Params, support: Batch) -> jax.Array:
+    """Return images that a generative model draws of the classes of a support set."""
+    adapt_key, sample_key = jax.random.split(setting.keys["test"])
+    adapted = setting.method.learner.adapt(params, support, adapt_key)
+    return setting.method.sample(adapted.params, sample_key, SAMPLES)

@@ -7,12 +7,12 @@ from jax.sharding import Mesh
 
 from experiments.harness.config import Config
 from mamljax import baselines, fomaml, maml, models
-from mamljax.algorithms import context_vector
+from mamljax.algorithms import context_vector, meta_lstm
 from mamljax.data import ImageSet
 from mamljax.losses import cross_entropy
 from mamljax.partition import all_but, all_parameters
 from mamljax.tasks import episodes
-from mamljax.types import Learner, Model, Params, Sampler
+from mamljax.types import Array, Learner, Model, Params, Sampler
 
 
 class Tested(NamedTuple):
@@ -37,12 +37,14 @@ class Method(NamedTuple):
     sampler: what it is trained on, from the training images.
     meta_batch: tasks per iteration.
     tested: by the name in the report; the first one is validated while training goes on.
+    sample: of a generative model, see `baselines.Statistician`.
     """
 
     learner: Learner
     sampler: Callable[[ImageSet], Sampler]
     meta_batch: int
     tested: Mapping[str, Tested]
+    sample: Callable[[Params, Array, int], Array] | None = None
 
 
 def network(config: Config, outputs: int | None) -> Model:
@@ -87,12 +89,17 @@ def build(config: Config, image_shape: tuple[int, ...], classes: int, mesh: Mesh
     if config.method == "pretrained":
         return _pretrained(config, classes)
     shared["ways"] = config.task.ways
+    sample = None
     if config.method == "mann":
         learner = baselines.mann(**shared)
+    elif config.method == "statistician":
+        sizes = {"filters": config.model.filters} if config.model.filters else {}
+        body = network(config, None)
+        learner, sample = baselines.statistician(body, image_shape, **sizes, **shared)
     else:
         learner = METRIC[config.method](network(config, None), **shared)
     tested = Tested(lambda inner_lr: learner, steps=False)
-    return _episodic(config, learner, {config.method: tested})
+    return _episodic(config, learner, {config.method: tested})._replace(sample=sample)
 
 
 def _gradient_based(config: Config, image_shape: tuple[int, ...], shared: dict) -> Method:
@@ -146,11 +153,12 @@ def _pretrained(config: Config, classes: int) -> Method:
     return Method(fine_tuned(0.0), sampler, 1, tested)
 
 
-GRADIENT_BASED = {"maml": maml, "fomaml": fomaml, "context": context_vector}
+GRADIENT_BASED = {"maml": maml, "fomaml": fomaml, "context": context_vector, "lstm": meta_lstm}
 METRIC = {
     "prototypical": baselines.prototypical,
     "matching": baselines.matching,
     "siamese": baselines.siamese,
+    "memory": baselines.memory_module,
 }
 NETWORKS = ("omniglot", "miniimagenet", "dense")
-METHODS = (*GRADIENT_BASED, *METRIC, "mann", "pretrained")
+METHODS = (*GRADIENT_BASED, *METRIC, "mann", "statistician", "pretrained")

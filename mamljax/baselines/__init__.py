@@ -4,6 +4,7 @@ from mamljax.baselines.averaging import PENALTIES, train_regressors
 from mamljax.baselines.finetune import fine_tune, minibatches
 from mamljax.baselines.head import with_head
 from mamljax.baselines.mann import mann
+from mamljax.baselines.memory import memory_module
 from mamljax.baselines.metric import (
     matching,
     metric_learner,
@@ -12,12 +13,15 @@ from mamljax.baselines.metric import (
     siamese,
 )
 from mamljax.baselines.pretrain import oracle, pretrain
+from mamljax.baselines.statistician import Statistician, statistician
 
 __all__ = [
     "PENALTIES",
+    "Statistician",
     "fine_tune",
     "mann",
     "matching",
+    "memory_module",
     "metric_learner",
     "minibatches",
     "nearest_neighbour",
@@ -25,6 +29,7 @@ __all__ = [
     "pretrain",
     "prototypical",
     "siamese",
+    "statistician",
     "train_regressors",
     "with_head",
 ]

@@ -198,7 +198,7 @@ def negative_squared_distance(a: Array, b: Array) -> Array:
 
 def cosine_similarity(a: Array, b: Array) -> Array:
     """``[Q, D], [K, D] -> [Q, K]``; a vector of zeros is similar 0 to everything."""
-    return _exact(_normalised(a), _normalised(b).T)
+    return _exact(normalised(a), normalised(b).T)
 
 
 SIMILARITIES = {"euclidean": negative_squared_distance, "cosine": cosine_similarity}
@@ -210,7 +210,8 @@ def class_means(values: Array, labels: Array) -> Array:
     return _exact(labels.T, values) / jnp.maximum(counts, 1)
 
 
-def _normalised(rows: Array) -> Array:
+def normalised(rows: Array) -> Array:
+    """Rows of length one, ``[K, D] -> [K, D]``; zeros stay zeros."""
     # The floor keeps the gradient finite at zero.
     return rows * jax.lax.rsqrt(jnp.maximum(jnp.sum(rows**2, axis=1, keepdims=True), 1e-12))
 

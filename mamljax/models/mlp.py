@@ -16,6 +16,7 @@ ACTIVATIONS: dict[str, Callable] = {
     "relu": jax.nn.relu,
     "tanh": jax.numpy.tanh,
     "gelu": jax.nn.gelu,
+    "elu": jax.nn.elu,
 }
 
 
@@ -67,7 +68,7 @@ def mlp(
       init_std: the standard deviation of ``truncated_normal``.
       norm: ``none``, ``batch`` (statistics of the current batch) or ``layer``, see `Norm`.
       norm_scale, norm_offset: which parameters the norm has; see `conv_net` on how they adapt.
-      activation: ``relu``, ``tanh`` or ``gelu``.
+      activation: ``relu``, ``tanh``, ``gelu`` or ``elu``.
 
     Raises:
       ArgumentError: for an empty or non-positive width, or an unknown name.

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import traverse_util
 
 from mamljax.checks import ArgumentError
 from mamljax.types import Params
@@ -22,9 +21,8 @@ _PUBLISHED = {
 
 
 def to_arrays(params: Params) -> dict[str, np.ndarray]:
-    """Nested dictionaries of parameters by path, such as ``block_0/conv/kernel``, in its order."""
-    flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
-    return {name: np.asarray(leaf) for name, leaf in sorted(flat.items())}
+    """Parameters by path, such as ``block_0/conv/kernel``, in its order."""
+    return {name: np.asarray(leaf) for name, leaf in sorted(_by_path(params).items())}
 
 
 def from_arrays(arrays: Mapping[str, Any], like: Params) -> Params:
@@ -52,7 +50,7 @@ def from_arrays(arrays: Mapping[str, Any], like: Params) -> Params:
     >>> from_arrays(arrays, like)["head"]["kernel"].shape
     (800, 5)
     """
-    expected: dict[str, Any] = traverse_util.flatten_dict(like, sep="/")
+    expected = _by_path(like)
     named = dict(arrays) if expected.keys() <= arrays.keys() else _from_published(arrays)
     wrong = [
         f"  {name}: expected {leaf.shape}, got "
@@ -66,8 +64,14 @@ def from_arrays(arrays: Mapping[str, Any], like: Params) -> Params:
             + "\n".join(wrong)
             + f"\nThere are {', '.join(sorted(arrays)) or 'none'}."
         )
-    flat = {name: jax.numpy.asarray(named[name], leaf.dtype) for name, leaf in expected.items()}
-    return traverse_util.unflatten_dict(flat, sep="/")
+    leaves = [jax.numpy.asarray(named[name], leaf.dtype) for name, leaf in expected.items()]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _by_path(params: Params) -> dict[str, Any]:
+    """Leaves by the names down to them, of dictionaries and of tuples with names alike."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _from_published(arrays: Mapping[str, Any]) -> dict[str, Any]:

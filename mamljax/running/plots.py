@@ -110,7 +110,9 @@ def fitted_curves(path: Path, rows: Sequence[Sequence[Fit]], *, title: str) -> N
     save(figure, path)
 
 
-def episode(path: Path, support: np.ndarray, query: np.ndarray, *, ways: int) -> None:
+def episode(
+    path: Path, support: np.ndarray, query: np.ndarray, *, ways: int, right: str = "query"
+) -> None:
     """One few-shot task: a row per class, its support images on the left, its queries right.
 
     Args:
@@ -118,6 +120,7 @@ def episode(path: Path, support: np.ndarray, query: np.ndarray, *, ways: int) ->
       support, query: images ``[N * K, H, W, ch]`` and ``[N * Q, H, W, ch]`` in [0, 1], class by
         class; of the queries the first five per class are shown.
       ways: classes ``N``.
+      right: what the images on the right are.
     """
     rows = [images.reshape(ways, -1, *images.shape[1:]) for images in (support, query)]
     shots, shown = rows[0].shape[1], [rows[0], rows[1][:, :5]]
@@ -132,7 +135,7 @@ def episode(path: Path, support: np.ndarray, query: np.ndarray, *, ways: int) ->
     for label, row in enumerate(axes):
         row[0].set_ylabel(f"class {label}")
     axes[0, 0].set_title("support", loc="left", fontsize=9)
-    axes[0, shots].set_title("query", loc="left", fontsize=9)
+    axes[0, shots].set_title(right, loc="left", fontsize=9)
     save(figure, path)
 
 

@@ -62,6 +62,7 @@ def algorithms_differ_as_told(scope):
     error, plain, noisy = scope["error"], scope["plain"], scope["noisy_test"]
     maml, robust = scope["plain_params"], scope["robust_params"]
     assert error(scope["learned"], scope["learned_params"])[0] < error(plain, maml)[0]
+    assert error(scope["remembering"], scope["remembering_params"])[0] < error(plain, maml)[0]
     assert error(plain, robust, noisy)[0] < error(plain, maml, noisy)[0]
     assert error(plain, robust)[0] > error(plain, maml)[0]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 from PIL import Image
 
@@ -72,7 +73,8 @@ def test_every_method_goes_from_images_to_report(config, tmp_path, method):
     assert {row["setting"] for row in report["results"]} == {"3-way 2-shot, 4 queries per class"}
     assert report["train"][method]["chosen_by"] == "best validation score"
     assert report["details"]["norm"].startswith("batch, not adapted")
-    for name in ("accuracy", "episode", "training"):
+    names = ["accuracy", "episode", "training"]
+    for name in [*names, "samples"] if method == "statistician" else names:
         with Image.open(tmp_path / "figures" / f"{name}.png") as image:
             assert min(image.size) > 100
     assert "±" in (tmp_path / "report.md").read_text()
@@ -240,8 +242,36 @@ def test_paper_numbers_stand_beside_their_rows():
         "ci95": [pytest.approx(0.002)],
     }
     assert experiment.paper(config, "prototypical", 0) is None
+    assert experiment.paper(config, "memory", 0)["mean"] == [pytest.approx(0.986)]
+    assert experiment.paper(config, "statistician", 0)["mean"] == [pytest.approx(0.981)]
     config.data.source = "glyphs"  # whose numbers are not Omniglot's
     assert experiment.paper(config, "maml", 5) is None
+
+
+def test_methods_are_trained_as_in_their_own_papers():
+    for setting, steps in (("5way1shot", 12), ("5way5shot", 5)):
+        config = miniimagenet.get_config(f"{setting}_lstm")
+        train = config.train
+        assert train.num_inner_steps == config.evaluate.num_inner_steps == steps
+        assert (train.meta_batch, train.queries, train.clip, train.clip_norm) == (1, 15, 0, 0.25)
+        published = experiment.paper(config, "lstm", steps)
+        assert published["mean"] == [pytest.approx(0.4344 if steps == 12 else 0.6060)]
+    for option, examples in (("memory", 6), ("statistician", 5)):
+        config = omniglot.get_config(f"20way1shot_{option}")
+        assert config.task.shots + config.train.queries == examples
+
+
+def test_the_norm_of_the_meta_gradient_is_clipped(config):
+    config.train.clip_norm, config.train.meta_lr = 0.25, 1.0
+    gradient = {"a": np.array([3.0, 4.0]), "b": np.array([-12.0])}
+    for clip, expected in ((0.0, 0.25), (1.0, 0.25)):
+        config.train.clip = clip
+        tx = experiment.outer_optimizer(config)
+        _, state = tx.update(gradient, tx.init(gradient))
+        (mean,) = (
+            s[0].mu for s in state if isinstance(s, tuple) and len(s) and hasattr(s[0], "mu")
+        )
+        assert optax.tree.norm(mean) == pytest.approx(0.1 * expected)
 
 
 def test_from_the_command_line_without_any_data_file(tmp_path):
