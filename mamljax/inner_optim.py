@@ -176,7 +176,16 @@ def with_rule(
     def merge(adapting, shared):
         return partition.merge(adapting, shared.model)
 
-    def update(updates, state, params=None, *, shared: Any, value: Any, step: Any, **extra):
+    def update(
+        updates,
+        state,
+        params=None,
+        *,
+        shared: Any = None,
+        value: Any = None,
+        step: Any = 0,
+        **extra,
+    ):
         del extra
         return rule.update(shared.rule, Seen(updates, params, value, step), state)
 
