@@ -21,6 +21,20 @@ class Batch(NamedTuple):
     targets: PyTree
 
 
+class Weighted(NamedTuple):
+    """Targets of examples that do not all count the same, such as padding, which has weight 0.
+
+    The losses of `mamljax.losses` take them in place of plain targets. What has weight 0 reaches
+    neither the value nor the gradient, whatever it is.
+
+    targets: an array with a leading axis ``K``.
+    weights: ``[K]``, at least 0; booleans are 0 and 1.
+    """
+
+    targets: Array
+    weights: Array
+
+
 class PerStep(NamedTuple):
     """A support set with fresh data for every inner step: leaves have a leading axis ``S``.
 

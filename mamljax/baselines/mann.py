@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mamljax import checks
-from mamljax.baselines.amortised import amortised, one_hot
+from mamljax.baselines.amortised import amortised
 from mamljax.baselines.metric import cosine_similarity
 from mamljax.checks import ArgumentError
-from mamljax.losses import cross_entropy
+from mamljax.losses import cross_entropy, one_hot
 from mamljax.types import Array, Learner, LossFn, Model
 
 

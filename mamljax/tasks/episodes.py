@@ -72,7 +72,8 @@ def episodes(
 
         def batch(part, per_class):
             inputs = decode(part.reshape(-1, *part.shape[2:]))
-            found = Batch(inputs, jnp.repeat(jnp.arange(ways), per_class))
+            # Labels by NumPy: what is known when a program is compiled, a loss can check.
+            found = Batch(inputs, np.repeat(np.arange(ways, dtype=np.int32), per_class))
             checks.leading_axis("what decode returns and its labels", found)
             return found
 
