@@ -26,6 +26,11 @@ def mean_squared_error(outputs: Array, targets: Array | Weighted) -> Array:
             f"mean_squared_error: outputs have shape {found.shape} and targets {wanted.shape}; "
             "give both the same shape."
         )
+    for x in (found, wanted):
+        if not any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.floating, jnp.integer)):
+            raise ArgumentError(
+                f"mean_squared_error: outputs and targets must be real numbers; got {x.dtype}."
+            )
     return _mean(jnp.square(found - wanted), weights)
 
 

@@ -85,6 +85,9 @@ def test_mean_squared_error():
     np.testing.assert_allclose(mean_squared_error(outputs, targets), 13 / 3, rtol=1e-6)
     with pytest.raises(ValueError, match=r"outputs have shape \(3, 1\) and targets \(3,\)"):
         mean_squared_error(outputs, targets[:, 0])
+    for wrong in (targets > 0, targets * 1j):
+        with pytest.raises(ArgumentError, match="must be real numbers; got (bool|complex)"):
+            mean_squared_error(outputs, wrong)
 
 
 # ---------------------------------------------------------------------------------------------
