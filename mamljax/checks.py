@@ -75,6 +75,11 @@ def positive(name: str, value: Any) -> None:
     _number(name, value, lambda x: x > 0, "a finite number > 0")
 
 
+def fraction(name: str, value: Any) -> None:
+    """Refuse a number that does not lie from 0 to 1 (traced ones pass)."""
+    _number(name, value, lambda x: 0 <= x <= 1, "a number from 0 to 1")
+
+
 def _number(name: str, value: Any, good: Callable[[float], bool], expected: str) -> None:
     if isinstance(value, (jax.Array, np.ndarray)):
         real = _is_real_scalar(value)
@@ -131,7 +136,7 @@ def leading_axis(name: str, tree: Any) -> int:
     lengths = {}
     for path, leaf in paths:
         where = jax.tree_util.keystr(path, simple=True, separator=".")
-        _numbers(f"{where} in {name}" if where else name, leaf)
+        is_numeric(f"{where} in {name}" if where else name, leaf)
         lengths[where] = jnp.shape(leaf)[:1]
     if len(set(lengths.values())) > 1 or () in lengths.values():
         shapes = ", ".join(f"{path}: {shape}" for path, shape in lengths.items())
@@ -141,7 +146,7 @@ def leading_axis(name: str, tree: Any) -> int:
     return next(iter(lengths.values()))[0]
 
 
-def _numbers(name: str, leaf: Any) -> None:
+def is_numeric(name: str, leaf: Any) -> None:
     """Refuse what is no array of numbers."""
     if isinstance(leaf, list):
         raise ArgumentError(

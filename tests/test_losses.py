@@ -86,7 +86,7 @@ def test_mean_squared_error():
     with pytest.raises(ValueError, match=r"outputs have shape \(3, 1\) and targets \(3,\)"):
         mean_squared_error(outputs, targets[:, 0])
     for wrong in (targets > 0, targets * 1j):
-        with pytest.raises(ArgumentError, match="must be real numbers; got (bool|complex)"):
+        with pytest.raises(ArgumentError, match=r"must be real numbers; got (bool|complex)"):
             mean_squared_error(outputs, wrong)
 
 

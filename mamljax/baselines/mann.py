@@ -111,8 +111,7 @@ def mann(
         checks.at_least(name, size, 1)
     if reads > slots:
         raise ArgumentError(f"reads={reads} heads need a slot each to write to, but slots={slots}.")
-    if not 0 <= decay <= 1:
-        raise ArgumentError(f"decay must be a number from 0 to 1; got {decay!r}.")
+    checks.fraction("decay", decay)
     cell = MemoryCell(ways, hidden, slots, width, reads, decay)
 
     def init(key, inputs):

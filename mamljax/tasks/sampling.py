@@ -42,7 +42,14 @@ def sample_tasks(
 
     def draw(shared, key):
         sampler, meta_params = shared
-        return sampler(meta_params, key)
+        task = sampler(meta_params, key)
+        if any(isinstance(part, Drawn) for part in task):
+            raise ArgumentError(
+                "sampler returns tasks whose data are yet to be drawn, as mamljax.rl.on_policy "
+                "does: evaluate takes them as they are; for training and for sample_tasks record "
+                "them, mamljax.rl.recorded(sampler, learner.adapt)."
+            )
+        return task
 
     keys = jax.random.split(key, num_tasks)
     return over_tasks(draw, (as_partial(sampler), meta_params), keys, chunk, mesh)
