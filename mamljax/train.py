@@ -2,6 +2,7 @@
 
 import functools
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -78,11 +79,14 @@ def fit(
       state: where to begin; ``state.step`` iterations count as done.
       sampler: draws one task, on the device.
       key: the key of the whole run.
-      num_steps: meta-iterations in all.
+      num_steps: meta-iterations in all, those that `state` has done among them.
       meta_batch: tasks ``T`` per meta-iteration.
       steps_per_call: meta-iterations per call of the compiled loop, between two rounds of hooks.
       hooks: called in order after every call, see `Hook`.
       task_chunk, mesh: of the sampler, see `sample_tasks`; those of the gradient are the learner's.
+
+    Warns:
+      UserWarning: if the state has done that many already, so that nothing is left to do.
 
     Raises:
       NonFiniteError: when a loss or a parameter is no longer finite. No hook sees that call, so a
@@ -93,6 +97,13 @@ def fit(
     checks.at_least("steps_per_call", steps_per_call, 1)
     done = int(state.step)
     if done >= num_steps:
+        if num_steps:
+            warnings.warn(
+                f"num_steps={num_steps} meta-iterations in all, of which {done} are done: nothing "
+                "is left to do. To go on, as in a loop of epochs, give int(state.step) plus the "
+                "further ones.",
+                stacklevel=2,
+            )
         return state
     state = jax.tree.map(jnp.copy, state)  # the compiled loop takes over its argument's memory
     started = time.perf_counter()
