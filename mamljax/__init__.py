@@ -19,7 +19,7 @@ from mamljax.inner import inner_update, unroll
 from mamljax.meta import backprop, init_state, meta_step
 from mamljax.objective import multi_step_loss, query_loss, task_loss
 from mamljax.train import fit
-from mamljax.types import Batch, Drawn, Learner, Model, PerStep, Task, TrainState
+from mamljax.types import Batch, Drawn, Learner, Model, PerStep, Task, TrainState, Weighted
 from mamljax.version import __version__
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "PerStep",
     "Task",
     "TrainState",
+    "Weighted",
     "__version__",
     "algorithms",
     "backprop",

@@ -14,6 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+ARRAYS = (jax.Array, np.ndarray, jax.ShapeDtypeStruct)
+SCALARS = (numbers.Number, np.generic)
+
 
 class ArgumentError(ValueError, TypeError):
     """An argument that is not what was expected, by its value or by its type.
@@ -91,6 +94,11 @@ def positive(name: str, value: Any) -> None:
     _number(name, value, lambda x: x > 0, "a finite number > 0")
 
 
+def fraction(name: str, value: Any) -> None:
+    """Refuse a number that does not lie from 0 to 1 (traced ones pass)."""
+    _number(name, value, lambda x: 0 <= x <= 1, "a number from 0 to 1")
+
+
 def _number(name: str, value: Any, good: Callable[[float], bool], expected: str) -> None:
     if isinstance(value, (jax.Array, np.ndarray)):
         real = _is_real_scalar(value)
@@ -137,20 +145,68 @@ def scalar(name: str, value: Any) -> jax.Array:
 
 
 def leading_axis(name: str, tree: Any) -> int:
-    """The length of the leading axis that all leaves of `tree` share; a ValueError otherwise."""
-    paths = jax.tree_util.tree_leaves_with_path(tree)
+    """The length of the leading axis that all arrays of `tree` share; a ValueError otherwise.
+
+    A tree is of tuples and dicts. A list is refused: it may as well be rows that nobody stacked.
+    """
+    paths = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: isinstance(x, list))
     if not paths:
         raise ArgumentError(f"{name} holds no arrays.")
-    lengths = {
-        jax.tree_util.keystr(path, simple=True, separator="."): jnp.shape(leaf)[:1]
-        for path, leaf in paths
-    }
+    lengths = {}
+    for path, leaf in paths:
+        where = jax.tree_util.keystr(path, simple=True, separator=".")
+        is_numeric(f"{where} in {name}" if where else name, leaf)
+        lengths[where] = jnp.shape(leaf)[:1]
     if len(set(lengths.values())) > 1 or () in lengths.values():
         shapes = ", ".join(f"{path}: {shape}" for path, shape in lengths.items())
         raise ArgumentError(
             f"all arrays in {name} must share their leading axis; got leading axes {shapes}."
         )
     return next(iter(lengths.values()))[0]
+
+
+def is_numeric(name: str, leaf: Any) -> None:
+    """Refuse what is no array of numbers."""
+    if isinstance(leaf, list):
+        raise ArgumentError(
+            f"{name} must be an array; got a list of {len(leaf)}. Stack what has one shape "
+            "(numpy.stack); pad what has not, and give targets weights (mamljax.Weighted). Several "
+            "arrays beside each other go into a tuple or a dict."
+        )
+    kind = getattr(getattr(leaf, "dtype", None), "kind", None)  # jax's own types have none
+    if kind in ("O", "S", "U") or not isinstance(leaf, (*ARRAYS, *SCALARS)):
+        found = f"an array of {leaf.dtype}" if kind else type(leaf).__name__
+        raise ArgumentError(
+            f"{name} must be an array of numbers; got {found}. Pad rows of different lengths, with "
+            "weights for the targets (mamljax.Weighted)."
+        )
+
+
+def drawn(name: str, function: Callable[[jax.Array], Any], key: Any, advice: str) -> list[Any]:
+    """The shapes of the arrays that a function draws from a key, traced and not computed.
+
+    Functions among its leaves are left out: who knows what they will draw.
+
+    Raises:
+      ArgumentError: if it draws arrays, and none depends on the key. NumPy's numbers are like that:
+        they are drawn once, when a program is traced, and are constants of it.
+    """
+
+    def arrays(key):
+        return [leaf for leaf in jax.tree.leaves(function(key)) if not callable(leaf)]
+
+    traced, shapes = jax.make_jaxpr(arrays, return_shape=True)(key)
+    reached = set(map(id, traced.jaxpr.invars))
+    for equation in traced.jaxpr.eqns:
+        if any(id(variable) in reached for variable in equation.invars):
+            reached.update(map(id, equation.outvars))
+    if shapes and not any(id(variable) in reached for variable in traced.jaxpr.outvars):
+        raise ArgumentError(
+            f"{name} must draw from its key; what it returns does not depend on it, and would "
+            "always be the same. Draw with jax.random: numbers of NumPy or Python are drawn once, "
+            f"when the program is compiled. {advice}"
+        )
+    return shapes
 
 
 def one_of(name: str, value: Any, allowed: Collection[str]) -> None:

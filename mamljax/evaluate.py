@@ -7,8 +7,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mamljax import checks
+from mamljax.checks import ArgumentError
 from mamljax.sharding import on_all_devices, over_tasks, tasks_at_a_time
-from mamljax.tasks.sampling import as_partial
+from mamljax.tasks.sampling import as_partial, check_sampler, check_task
 from mamljax.types import Array, Drawn, Learner, LossFn, Params, Sampler, Task
 
 DIVERGENCE = 10.0
@@ -37,33 +38,41 @@ class Scores(NamedTuple):
 def evaluate(
     learner: Learner,
     meta_params: Params,
-    sampler: Sampler,
-    key: Array,
+    sampler: Sampler | None = None,
+    key: Array | None = None,
     *,
-    num_tasks: int,
+    num_tasks: int | None = None,
+    tasks: Task | None = None,
     num_steps: int | None = None,
     metric: LossFn | None = None,
     task_chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> Scores:
-    """Adapt to `num_tasks` tasks and report the query score before and after each inner step.
+    """Adapt to tasks and report the query score before and after each inner step.
 
-    The number of inner steps may differ from training; for another step size or inner optimizer
-    pass a learner built with it: parameters do not care which learner trained them.
+    The tasks are either `num_tasks` draws of a sampler, or given, each of which is tested once. The
+    number of inner steps may differ from training; for another step size or inner optimizer pass a
+    learner built with it: parameters do not care which learner trained them.
 
     Args:
       learner: what adapts.
       meta_params: where it adapts from.
       sampler: draws one test task.
-      key: the same key gives the same tasks, for every learner.
-      num_tasks: how many test tasks.
+      key: the same key gives the same tasks, for every learner. Given tasks need none unless
+        adaptation itself is random.
+      num_tasks: how many test tasks the sampler draws.
+      tasks: in place of sampler and number, a batch of tasks whose leaves lead with ``T``.
       num_steps: inner steps ``S``; None takes the learner's own.
       metric: ``(outputs, targets) -> scalar`` on the query set; None takes the learner's loss.
       task_chunk: adapt to this many tasks at a time, on each device, which bounds memory. None
         takes what is fastest, see `backprop`.
       mesh: split the tasks over the devices of a mesh, see `sharding.task_mesh`.
+
+    Raises:
+      ArgumentError: for both or neither of sampler and tasks; for a sampler whose tasks do not
+        depend on the key.
     """
-    checks.at_least("num_tasks", num_tasks, 1)
+    number = _number_of_tasks(sampler, key, num_tasks, tasks)
     if num_steps is not None:
         checks.at_least("num_steps", num_steps, 0)
     if metric is not None:
@@ -71,12 +80,13 @@ def evaluate(
     if task_chunk is not None:
         checks.at_least("task_chunk", task_chunk, 1)
     meta_params = on_all_devices(meta_params, mesh)  # training may have left them on others
+    source = as_partial(sampler) if sampler is not None else on_all_devices(tasks, mesh)
     scores, losses = _jitted_curves(
         learner,
-        as_partial(sampler),
+        source,
         meta_params,
-        key,
-        num_tasks=num_tasks,
+        jax.random.key(0) if key is None else key,
+        num_tasks=number,
         num_steps=num_steps,
         metric=metric,
         task_chunk=task_chunk,
@@ -85,9 +95,40 @@ def evaluate(
     return summarise(np.asarray(scores), np.asarray(losses))
 
 
+def _number_of_tasks(
+    sampler: Sampler | None, key: Array | None, num_tasks: int | None, tasks: Task | None
+) -> int:
+    """The tasks to be tested: of a sampler with its key and a number, or of a given batch.
+
+    Raises:
+      ArgumentError: for anything else.
+    """
+    if tasks is None and sampler is None:
+        raise ArgumentError("sampler and num_tasks, or tasks, must be given; got neither.")
+    if tasks is None:
+        checks.is_function("sampler", sampler, "(meta_params, key) -> Task")
+        if key is None:
+            raise ArgumentError("key must be a jax.random.key, which the tasks are drawn from.")
+        return checks.at_least("num_tasks", num_tasks, 1)
+    if sampler is not None or num_tasks is not None:
+        raise ArgumentError(
+            "tasks come in place of sampler and num_tasks: give the one or the others."
+        )
+    if not isinstance(tasks, Task):
+        raise ArgumentError(
+            f"tasks must be a mamljax.Task whose arrays lead with the axis of tasks; got "
+            f"{type(tasks).__name__}. One task of your own: jax.tree.map(lambda x: x[None], task)."
+        )
+    found = checks.leading_axis("tasks", tasks)
+    if found == 0:
+        raise ArgumentError("tasks holds no tasks: its leading axis has length 0.")
+    check_task("tasks", _one_of(tasks))
+    return found
+
+
 def query_curves(
     learner: Learner,
-    sampler: Sampler,
+    source: Sampler | Task,
     meta_params: Params,
     key: Array,
     *,
@@ -97,27 +138,38 @@ def query_curves(
     task_chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[Array, Array]:
-    """Query scores and losses of sampled tasks, ``[num_tasks, S + 1]`` each; see `evaluate`.
+    """Query scores and losses of tasks, ``[num_tasks, S + 1]`` each; see `evaluate`.
 
     Pure, to be swept over with `jax.vmap`.
+
+    Args:
+      source: a sampler, or a batch of tasks.
+      num_tasks: how many tasks to draw, or how many the batch has.
+      learner, meta_params, key, num_steps, metric, task_chunk, mesh: see `evaluate`.
     """
     task_key, adapt_key = jax.random.split(key)
+    if isinstance(source, Task):
+        sampler, data, shapes = None, source, jax.tree.leaves(_one_of(source))
+    else:
+        sampler, data = as_partial(source), jax.random.split(task_key, num_tasks)
+        shapes = check_sampler(source, meta_params, task_key)
 
-    def one_task(shared, keys):
-        (sampler, meta_params), (task_key, adapt_key) = shared, keys
-        task = sampler(meta_params, task_key)  # drawn here: only one chunk of tasks is in memory
+    def one_task(shared, each):
+        (sampler, meta_params), (data, adapt_key) = shared, each
+        # Drawn here: only one chunk of tasks is in memory.
+        task = data if sampler is None else sampler(meta_params, data)
         return query_curve(
             learner, meta_params, task, adapt_key, num_steps=num_steps, metric=metric
         )
 
-    def arrays(key):
-        # Data that are yet to be drawn are a function, of unknown size.
-        leaves = jax.tree.leaves(sampler(meta_params, key))
-        return [leaf for leaf in leaves if not callable(leaf)]
+    chunk = tasks_at_a_time(task_chunk, shapes, meta_params)
+    each = data, jax.random.split(adapt_key, num_tasks)
+    return over_tasks(one_task, (sampler, meta_params), each, chunk, mesh)
 
-    chunk = tasks_at_a_time(task_chunk, jax.eval_shape(arrays, task_key), meta_params)
-    keys = jax.random.split(task_key, num_tasks), jax.random.split(adapt_key, num_tasks)
-    return over_tasks(one_task, (as_partial(sampler), meta_params), keys, chunk, mesh)
+
+def _one_of(tasks: Task) -> Task:
+    """The shapes of one of a batch of tasks."""
+    return jax.eval_shape(lambda: jax.tree.map(lambda x: x[0], tasks))
 
 
 _jitted_curves = jax.jit(

@@ -189,5 +189,8 @@ def with_rule(
         del extra
         return rule.update(shared.rule, Seen(updates, params, value, step), state)
 
-    tx = optax.GradientTransformationExtraArgs(rule.start, update)
+    def start(params):
+        return rule.start(params)
+
+    tx = optax.GradientTransformationExtraArgs(start, update)
     return init_both, Partition(split, merge), tx

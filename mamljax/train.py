@@ -2,8 +2,9 @@
 
 import functools
 import time
+import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jax.sharding import Mesh
 
 from mamljax import checks
 from mamljax.tasks.sampling import as_partial, sample_tasks
-from mamljax.types import Metrics, Sampler, StepFn, TrainState
+from mamljax.types import Batch, Metrics, PerStep, Sampler, StepFn, Task, TrainState
 
 
 class Call(NamedTuple):
@@ -78,11 +79,14 @@ def fit(
       state: where to begin; ``state.step`` iterations count as done.
       sampler: draws one task, on the device.
       key: the key of the whole run.
-      num_steps: meta-iterations in all.
+      num_steps: meta-iterations in all, those that `state` has done among them.
       meta_batch: tasks ``T`` per meta-iteration.
       steps_per_call: meta-iterations per call of the compiled loop, between two rounds of hooks.
       hooks: called in order after every call, see `Hook`.
       task_chunk, mesh: of the sampler, see `sample_tasks`; those of the gradient are the learner's.
+
+    Warns:
+      UserWarning: if the state has done that many already, so that nothing is left to do.
 
     Raises:
       NonFiniteError: when a loss or a parameter is no longer finite. No hook sees that call, so a
@@ -93,6 +97,13 @@ def fit(
     checks.at_least("steps_per_call", steps_per_call, 1)
     done = int(state.step)
     if done >= num_steps:
+        if num_steps:
+            warnings.warn(
+                f"num_steps={num_steps} meta-iterations in all, of which {done} are done: nothing "
+                "is left to do. To go on, as in a loop of epochs, give int(state.step) plus the "
+                "further ones.",
+                stacklevel=2,
+            )
         return state
     state = jax.tree.map(jnp.copy, state)  # the compiled loop takes over its argument's memory
     started = time.perf_counter()
@@ -106,7 +117,12 @@ def fit(
         state, metrics, finite = run(state, sampler, key, length)
         metrics = jax.tree.map(lambda x, n=length: np.asarray(x)[:n], metrics)
         seconds = time.perf_counter() - started
-        _refuse_non_finite(metrics, bool(finite), done)
+        if not (finite and np.all(np.isfinite(metrics.loss))):
+            _refuse_non_finite(
+                metrics,
+                done,
+                lambda i, state=state: draw(sampler, state.meta_params, _task_key(key, i)),
+            )
         done += length
         seen = Call(done, state, metrics, num_steps, meta_batch, seconds, compile_seconds)
         wishes_to_stop = [hook(seen) for hook in hooks]  # every hook is called
@@ -115,13 +131,17 @@ def fit(
     return state
 
 
+def _task_key(key, step):
+    """The key of the tasks of meta-iteration `step`, counted from 0."""
+    return jax.random.fold_in(jax.random.split(key)[0], step)
+
+
 def _compile_loop(step_fn, draw, longest, arguments):
     """Compile ``(state, sampler, key, length) -> (state, metrics [longest], finite)``."""
 
     def iteration(state, sampler, key):
-        task_key, step_key = jax.random.split(key)
-        task_key = jax.random.fold_in(task_key, state.step)
-        tasks = draw(sampler, state.meta_params, task_key)
+        step_key = jax.random.split(key)[1]
+        tasks = draw(sampler, state.meta_params, _task_key(key, state.step))
         return step_fn(state, tasks, jax.random.fold_in(step_key, state.step))
 
     def run(state, sampler, key, length):
@@ -140,11 +160,9 @@ def _compile_loop(step_fn, draw, longest, arguments):
     return jax.jit(run, donate_argnums=0).lower(*arguments, longest).compile()
 
 
-def _refuse_non_finite(metrics: Metrics, params_finite: bool, first: int) -> None:
+def _refuse_non_finite(metrics: Metrics, first: int, tasks_of: Callable[[int], Task]) -> NoReturn:
     """Raise for the first non-finite meta-iteration of a call that began at iteration `first`."""
     bad = ~(np.isfinite(metrics.loss) & np.isfinite(metrics.grad_norm))
-    if params_finite and np.all(np.isfinite(metrics.loss)):
-        return
     index = int(np.argmax(bad)) if bad.any() else len(bad) - 1
     losses = metrics.task_losses[index]
     tasks = np.flatnonzero(~np.isfinite(losses))
@@ -155,8 +173,27 @@ def _refuse_non_finite(metrics: Metrics, params_finite: bool, first: int) -> Non
         what = "every query loss is finite, but the meta-gradient or the meta-parameters are not"
     raise NonFiniteError(
         f"meta-iteration {first + index + 1}: {what}; meta-loss {metrics.loss[index]}, norm of the "
-        f"meta-gradient {metrics.grad_norm[index]}. Try a smaller inner step size or fewer inner "
-        "steps, clip the meta-gradient (optax.clip), a smaller outer learning rate, or, with an "
-        "adaptive inner optimizer, a larger eps_root (mamljax.inner_optim.adam). Nothing was saved "
-        "from this call: the last checkpoint before it is good."
+        f"meta-gradient {metrics.grad_norm[index]}.{_labels(lambda: tasks_of(first + index))} Try "
+        "a smaller inner step size or fewer inner steps, clip the meta-gradient (optax.clip), a "
+        "smaller outer learning rate, or, with an adaptive inner optimizer, a larger eps_root "
+        "(mamljax.inner_optim.adam). Nothing was saved from this call: the last checkpoint before "
+        "it is good."
     )
+
+
+def _labels(draw: Callable[[], Task]) -> str:
+    """A sentence on the labels of tasks; empty if they have none, without drawing them then."""
+    if not _integer_targets(jax.eval_shape(draw)):
+        return ""
+    found = _integer_targets(jax.jit(draw)())
+    low, high = min(x.min() for x in found), max(x.max() for x in found)
+    return (
+        f" The labels of its tasks run from {low} to {high}: one that is not among the network's "
+        "outputs 0 to N - 1 makes the loss NaN."
+    )
+
+
+def _integer_targets(tasks: Task) -> list[Any]:
+    data = (part.data if isinstance(part, PerStep) else part for part in tasks)
+    targets = [part.targets for part in data if isinstance(part, Batch)]
+    return [x for x in jax.tree.leaves(targets) if jnp.issubdtype(x.dtype, jnp.integer) and x.size]

@@ -21,6 +21,46 @@ class Batch(NamedTuple):
     targets: PyTree
 
 
+class Distribution(Protocol):
+    """The output of a stochastic policy: a pytree of arrays whose leading axes are those of states.
+
+    `Gaussian` of `mamljax.models` is one. Shapes are for states ``[...]`` and actions of size A.
+    """
+
+    def sample(self, key: Array, /) -> Array:
+        """One action for each state, ``[..., A]``."""
+        ...
+
+    def log_prob(self, actions: Array, /) -> Array:
+        """The log-probability, or log-density, of actions ``[..., A]``: ``[...]``."""
+        ...
+
+    def kl(self, other: Any, /) -> Array:
+        """The divergence KL(self || other) from another of its kind, ``[...]``."""
+        ...
+
+    def fisher(self, tangent: Any, /) -> Any:
+        """The Fisher information in its own parameters, times a change of these.
+
+        Both are of its own kind. It is the Hessian of `kl` at no divergence.
+        """
+        ...
+
+
+class Weighted(NamedTuple):
+    """Targets of examples that do not all count the same, such as padding, which has weight 0.
+
+    The losses of `mamljax.losses` take them in place of plain targets. What has weight 0 reaches
+    neither the value nor the gradient, whatever it is.
+
+    targets: an array with a leading axis ``K``.
+    weights: ``[K]``, at least 0; booleans are 0 and 1.
+    """
+
+    targets: Array
+    weights: Array
+
+
 class PerStep(NamedTuple):
     """A support set with fresh data for every inner step: leaves have a leading axis ``S``.
 

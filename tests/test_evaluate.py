@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mamljax import evaluate, sharding, tasks
+from mamljax import Batch, Task, evaluate, sharding, tasks
+from mamljax.checks import ArgumentError
 from mamljax.evaluate import query_curves, summarise
 
 KEY = jax.random.key(2)
@@ -42,15 +43,16 @@ def test_statistics_are_those_of_all_tasks(report_of):
 
 def test_scores_are_query_losses_before_and_after_each_step(report_of, learner_of, tasks_of):
     learner = learner_of(num_steps=3)
-    task = jax.tree.map(lambda x: x[0], tasks_of(1))
-    report = report_of(learner=learner, sampler=lambda meta_params, key: task, num_tasks=2)
+    given = tasks_of(2)
     meta_params = learner.init(jax.random.key(0), jnp.zeros((1, 1)))
+    report = evaluate(learner, meta_params, tasks=given)
+    task = jax.tree.map(lambda x: x[1], given)
 
     def after(num_steps):
         adapted = learner.adapt(meta_params, task.support, KEY, num_steps=num_steps).params
         return learner.loss(adapted, task.query, None, num_steps)
 
-    np.testing.assert_allclose(report.values, [[after(s) for s in range(4)]] * 2, rtol=1e-5)
+    np.testing.assert_allclose(report.values[1], [after(s) for s in range(4)], rtol=1e-5)
 
 
 def test_chunks_of_tasks_change_nothing(report_of, learner_of):
@@ -59,6 +61,58 @@ def test_chunks_of_tasks_change_nothing(report_of, learner_of):
     for task_chunk in (1, 7, 100):
         parts = report_of(learner=learner, task_chunk=task_chunk).values
         np.testing.assert_allclose(parts, whole, rtol=1e-5)
+
+
+def test_given_tasks_are_tested_once_each(learner_of, tasks_of):
+    learner, given = learner_of(num_steps=1), tasks_of(5)
+    params = learner.init(jax.random.key(0), jnp.zeros((1, 1)))
+    expected = evaluate(learner, params, tasks=given).values
+    assert len(np.unique(expected)) == 10
+    backwards = jax.tree.map(lambda x: x[::-1], given)
+    for options in ({}, {"task_chunk": 2}, {"mesh": sharding.task_mesh(jax.devices()[:5])}):
+        found = evaluate(learner, params, tasks=backwards, **options)
+        assert (found.num_tasks, found.values.shape) == (5, (5, 2))
+        np.testing.assert_allclose(found.values[::-1], expected, rtol=1e-5)
+
+
+def one_too_short(tasks):
+    return tasks._replace(support=tasks.support._replace(targets=tasks.support.targets[:, 1:]))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (lambda t: {"tasks": t, "num_tasks": 2}, "in place of sampler and num_tasks"),
+        (lambda t: {"tasks": t, "sampler": tasks.sinusoid(2, 2)}, "in place of sampler"),
+        (lambda t: {}, "sampler and num_tasks, or tasks, must be given; got neither"),
+        (lambda t: {"sampler": tasks.sinusoid(2, 2), "num_tasks": 2}, "key must be"),
+        (lambda t: {"tasks": tuple(t)}, "tasks must be a mamljax.Task .* got tuple"),
+        (lambda t: {"tasks": t._replace(query=t.query[0])}, "tasks: query must be a mamljax.Batch"),
+        (lambda t: {"tasks": jax.tree.map(lambda x: x[:0], t)}, "holds no tasks"),
+        (lambda t: {"tasks": jax.tree.map(lambda x: x[0], t)}, "share their leading axis"),
+        (lambda t: {"tasks": one_too_short(t)}, r"the support set must share .*\(4,\).*\(3,\)"),
+        (
+            lambda t: {"tasks": t._replace(query=t.query._replace(inputs=list(t.query.inputs)))},
+            r"query\.inputs in tasks must be an array; got a list of 3.*numpy\.stack",
+        ),
+    ],
+)
+def test_a_source_of_tasks_that_is_none_is_explained(learner_of, tasks_of, source, message):
+    learner = learner_of(num_steps=1)
+    params = learner.init(jax.random.key(0), jnp.zeros((1, 1)))
+    with pytest.raises(ArgumentError, match=message):
+        evaluate(learner, params, **source(tasks_of(3)))
+
+
+def test_tasks_of_numpy_are_refused(report_of):
+    rng = np.random.default_rng(0)
+
+    def sampler(meta_params, key):
+        batch = Batch(rng.normal(size=(4, 1)), rng.normal(size=(4, 1)))
+        return Task(batch, batch)
+
+    with pytest.raises(ArgumentError, match=r"does not depend on it.*evaluate\(tasks=...\)"):
+        report_of(sampler=sampler)
 
 
 def test_only_one_chunk_of_tasks_is_ever_drawn(learner_of):

@@ -139,8 +139,13 @@ def on_policy_learner():
 
 
 def same_task(meta_params, key):
-    """A sampler that always meets the same goal and noise, but not the same parameters."""
-    return on_policy_sampler(meta_params, KEY)
+    """A sampler that always meets the same goal and noise, but not the same parameters.
+
+    It draws the order of the queries, since a task that no key changes is refused.
+    """
+    task = on_policy_sampler(meta_params, KEY)
+    order = jax.random.permutation(key, len(task.query.targets))
+    return task._replace(query=jax.tree.map(lambda x: x[order], task.query))
 
 
 def on_policy_losses(loss, meta_params, params):

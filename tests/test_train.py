@@ -141,12 +141,26 @@ def test_the_callers_state_stays_valid(run):
     jax.tree.map(np.testing.assert_array_equal, again, first)
 
 
-@pytest.mark.parametrize("num_steps", [0, 5])
-def test_a_finished_run_is_returned_as_it_is(run, num_steps):
+@pytest.mark.parametrize("num_steps", [3, 5])
+def test_a_finished_run_is_returned_as_it_is_and_says_so(run, num_steps):
     state = start(optax.sgd(0.1))._replace(step=jnp.array(5))
-    final, calls = run(state, num_steps=num_steps)
+    with pytest.warns(UserWarning, match=r"of which 5 are done: nothing is left .* int\(state"):
+        final, calls = run(state, num_steps=num_steps)
     assert final is state
     assert calls == []
+
+
+def test_no_steps_are_no_surprise(run):
+    state = start(optax.sgd(0.1))
+    assert run(state, num_steps=0)[0] is state
+
+
+def test_epochs_that_count_on_are_one_run(run):
+    state = None
+    for epoch in range(2):
+        state, _ = run(state, num_steps=5 * (epoch + 1))
+    whole, _ = run(num_steps=10)
+    jax.tree.map(np.testing.assert_array_equal, state, whole)
 
 
 @pytest.mark.parametrize(

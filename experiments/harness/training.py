@@ -122,26 +122,27 @@ def train(what: Training, key: jax.Array, log: Config, workdir: Path) -> Run:
         MetricLogger(workdir, what.name, resume_step=done) as logger,
         training_progress(what.name, what.num_iterations, done, what.shown) as show,
     ):
-        state = fit(
-            what.step_fn or meta_step(what.learner.meta_gradient, what.tx),
-            state,
-            what.sampler,
-            fit_key,
-            num_steps=what.num_iterations,
-            meta_batch=what.meta_batch,
-            steps_per_call=log.every,
-            task_chunk=what.task_chunk,
-            mesh=what.mesh,
-            hooks=[
-                show,
-                logger,
-                tally,
-                checkpoint_hook(
-                    checkpoints, log.checkpoint_every, _scorer(what, logger), tally.totals
-                ),
-                endings.stop_hook(asked_to_stop, checkpoints, tally.totals),
-            ],
-        )
+        if done < what.num_iterations:
+            state = fit(
+                what.step_fn or meta_step(what.learner.meta_gradient, what.tx),
+                state,
+                what.sampler,
+                fit_key,
+                num_steps=what.num_iterations,
+                meta_batch=what.meta_batch,
+                steps_per_call=log.every,
+                task_chunk=what.task_chunk,
+                mesh=what.mesh,
+                hooks=[
+                    show,
+                    logger,
+                    tally,
+                    checkpoint_hook(
+                        checkpoints, log.checkpoint_every, _scorer(what, logger), tally.totals
+                    ),
+                    endings.stop_hook(asked_to_stop, checkpoints, tally.totals),
+                ],
+            )
     if int(state.step) < what.num_iterations:
         raise endings.Interrupted(
             f"{what.name} has stopped after {int(state.step):,} of {what.num_iterations:,} "

@@ -1,7 +1,7 @@
 """Methods that adapt by reading the support set once, without a gradient."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,17 +64,3 @@ def amortised(
     objective = query_loss(adapt, loss)
     meta_gradient = backprop(objective, task_chunk=task_chunk, mesh=mesh)
     return Learner(model.init, adapt, model.apply, loss_fn, objective, meta_gradient)
-
-
-def one_hot(labels: Any, ways: int, dtype: Any) -> Array:
-    """Labels as rows, ``[K] -> [K, N]``; a label outside 0 to N - 1 becomes a row of zeros.
-
-    Raises:
-      ArgumentError: unless the labels are a vector of integers.
-    """
-    if jnp.ndim(labels) != 1 or not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
-        raise ArgumentError(
-            "labels must be integers 0 to N - 1 of shape [K]; got shape "
-            f"{jnp.shape(labels)} and dtype {jnp.result_type(labels)}."
-        )
-    return jax.nn.one_hot(labels, ways, dtype=dtype)

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mamljax import checks
-from mamljax.baselines.amortised import amortised, one_hot
+from mamljax.baselines.amortised import amortised
 from mamljax.baselines.metric import cosine_similarity
 from mamljax.checks import ArgumentError
-from mamljax.losses import cross_entropy
+from mamljax.losses import cross_entropy, one_hot
 from mamljax.types import Array, Learner, LossFn, Model
 
 
@@ -111,8 +111,7 @@ def mann(
         checks.at_least(name, size, 1)
     if reads > slots:
         raise ArgumentError(f"reads={reads} heads need a slot each to write to, but slots={slots}.")
-    if not 0 <= decay <= 1:
-        raise ArgumentError(f"decay must be a number from 0 to 1; got {decay!r}.")
+    checks.fraction("decay", decay)
     cell = MemoryCell(ways, hidden, slots, width, reads, decay)
 
     def init(key, inputs):

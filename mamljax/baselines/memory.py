@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mamljax import checks
-from mamljax.baselines.amortised import amortised, one_hot
+from mamljax.baselines.amortised import amortised
 from mamljax.baselines.head import with_head
 from mamljax.baselines.metric import cosine_similarity, normalised
+from mamljax.losses import one_hot
 from mamljax.meta import backprop
 from mamljax.types import Array, Learner, LossFn, Model
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mamljax import checks
-from mamljax.baselines.amortised import amortised, one_hot
+from mamljax.baselines.amortised import amortised
 from mamljax.baselines.head import flattened, linear, with_head
-from mamljax.losses import cross_entropy
+from mamljax.losses import cross_entropy, one_hot
 from mamljax.types import Array, Learner, LossFn, Model, Params
 
 
@@ -178,8 +178,10 @@ def nearest_neighbour(
 
     def score(meta_params, queries, support):
         del meta_params
-        similarities = SIMILARITIES[similarity](queries, support.features)
-        of_class = (support.labels.T > 0)[None]
+        # A row of labels adds up to 1, or to NaN for a label outside the classes.
+        known = jnp.sum(support.labels, axis=1)[None]
+        similarities = SIMILARITIES[similarity](queries, support.features) * known
+        of_class = (support.labels.T != 0)[None]
         return jnp.max(jnp.where(of_class, similarities[:, None], -jnp.inf), axis=2)
 
     return metric_learner(embedding, score, ways=ways, **options)

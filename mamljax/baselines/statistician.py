@@ -10,10 +10,10 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from mamljax import checks
-from mamljax.baselines.amortised import Encoded, amortised, one_hot
+from mamljax.baselines.amortised import Encoded, amortised
 from mamljax.baselines.head import flattened
 from mamljax.baselines.metric import class_means
-from mamljax.losses import cross_entropy
+from mamljax.losses import cross_entropy, one_hot
 from mamljax.meta import backprop
 from mamljax.models import from_linen, mlp
 from mamljax.models.conv import Conv

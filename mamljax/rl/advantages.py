@@ -3,10 +3,19 @@
 import jax
 import jax.numpy as jnp
 
+from mamljax import checks
 from mamljax.types import Array
 
 RIDGE = 1e-5
 """The penalty on the baseline's squared coefficients, as in the authors' code."""
+
+
+def masked(values: Array, valid: Array) -> Array:
+    """The values where they are valid, and 0 elsewhere, whatever is there.
+
+    A product with `valid` would keep what is not a number: 0 times NaN is NaN.
+    """
+    return jnp.where(valid > 0, values, 0)
 
 
 def discounted_sum(x: Array, discount: float) -> Array:
@@ -34,12 +43,18 @@ def advantages(
       rewards: ``[E, H]``, 0 where not valid.
       values: ``[E, H]``, the baseline's prediction of the return from each step on.
       valid: ``[E, H]``, 1 or 0.
-      discount: of the reward one step later.
+      discount: of the reward one step later, from 0 to 1.
       gae_lambda: 1 for returns, 0 for one-step differences.
+
+    Raises:
+      ArgumentError: for a discount or a lambda that does not lie from 0 to 1.
     """
-    values = values * valid
+    checks.fraction("discount", discount)
+    checks.fraction("gae_lambda", gae_lambda)
+    values = masked(values, valid)
     following = jnp.concatenate([values[:, 1:], jnp.zeros_like(values[:, :1])], axis=1)
-    return discounted_sum(rewards + discount * following - values, discount * gae_lambda) * valid
+    gains = discounted_sum(rewards + discount * following - values, discount * gae_lambda)
+    return masked(gains, valid)
 
 
 def linear_baseline(observations: Array, returns: Array, valid: Array) -> Array:
@@ -54,7 +69,7 @@ def linear_baseline(observations: Array, returns: Array, valid: Array) -> Array:
       returns: ``[E, H]``.
       valid: ``[E, H]``, 1 or 0; other steps are left out of the fit.
     """
-    clipped = jnp.clip(observations, -10.0, 10.0)
+    clipped = jnp.clip(masked(observations, valid[..., None]), -10.0, 10.0)
     time = jnp.broadcast_to(jnp.arange(returns.shape[1]) / 100.0, returns.shape)[..., None]
     powers = [clipped, jnp.square(clipped), time, time**2, time**3, jnp.ones_like(time)]
     features = jnp.concatenate(powers, axis=-1)
@@ -63,7 +78,7 @@ def linear_baseline(observations: Array, returns: Array, valid: Array) -> Array:
     # The penalty as further rows, and a QR factorisation: normal equations would square the
     # condition number, which is too much for float32.
     rows = jnp.concatenate([rows, jnp.sqrt(RIDGE) * jnp.eye(size, dtype=rows.dtype)])
-    wanted = jnp.concatenate([(returns * valid).reshape(-1), jnp.zeros(size, rows.dtype)])
+    wanted = jnp.concatenate([masked(returns, valid).reshape(-1), jnp.zeros(size, rows.dtype)])
     return features @ _least_squares(rows, wanted)
 
 
@@ -79,5 +94,6 @@ def _least_squares(rows: Array, wanted: Array) -> Array:
 def standardised(values: Array, valid: Array) -> Array:
     """Mean 0 and standard deviation 1 over the valid steps, and 0 elsewhere, ``[E, H]``."""
     count = jnp.maximum(jnp.sum(valid), 1.0)
-    centred = (values - jnp.sum(values * valid) / count) * valid
+    values = masked(values, valid)
+    centred = masked(values - jnp.sum(values) / count, valid)
     return centred / (jnp.sqrt(jnp.sum(jnp.square(centred)) / count) + 1e-8)

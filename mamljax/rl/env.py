@@ -1,12 +1,14 @@
 """Environments as pure functions: a family of tasks that share their dynamics or their rewards."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from mamljax import checks
+from mamljax.checks import ArgumentError
 from mamljax.types import Array, PyTree
 
 
@@ -14,9 +16,9 @@ class EnvState(NamedTuple):
     """One environment at one time.
 
     physics: whatever the simulator carries.
-    observation: ``[D]``, what the policy sees.
-    reward: of the step that led here; 0 at the start.
-    done: whether the episode ends here, a boolean.
+    observation: ``[D]``, what the policy sees, one vector.
+    reward: of the step that led here, a scalar; 0 at the start.
+    done: whether the episode ends here, a boolean, or a number 0 or 1.
     """
 
     physics: PyTree
@@ -30,7 +32,7 @@ class Env(NamedTuple):
 
     It never resets itself and knows no time limit: `rollout` owns the horizon.
 
-    sample_task: ``key -> task``.
+    sample_task: ``key -> task``, drawn by `jax.random`; ``()`` for a family of one task.
     reset: ``(task, key) -> EnvState``.
     step: ``(task, state, action [A]) -> EnvState``.
     observation_size: ``D``.
@@ -42,6 +44,83 @@ class Env(NamedTuple):
     step: Callable[[PyTree, EnvState, Array], EnvState]
     observation_size: int
     action_size: int
+
+
+def checked(env: Env, task: PyTree, key: Array) -> Env:
+    """The environment, found to keep the contract on a task, and with states of one kind.
+
+    Looked at by tracing: nothing is simulated. Numbers become floats of the default kind (a `done`
+    of 0 and 1 a boolean), so that a state can be carried from step to step.
+
+    Raises:
+      ArgumentError: naming what is no `Env`, `EnvState`, array, vector or scalar where there should
+        be one, or what changes its shape or type in a step.
+    """
+    if not isinstance(env, Env):
+        raise ArgumentError(
+            f"env must be a mamljax.rl.Env; got {type(env).__name__}. Wrap another simulator's "
+            "reset and step in one; from_brax does it for Brax."
+        )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(task):
+        where = jax.tree_util.keystr(path, simple=True, separator=".")
+        checks.is_numeric(f"{where} in the task of env" if where else "the task of env", leaf)
+
+    def reset(task, key):
+        return _tidy("env.reset", env.reset(task, key), env.observation_size)
+
+    def step(task, state, action):
+        return _tidy("env.step", env.step(task, state, action), env.observation_size)
+
+    action = jax.ShapeDtypeStruct((env.action_size,), jnp.result_type(float))
+    before = jax.eval_shape(reset, task, key)
+    after = jax.eval_shape(step, task, before, action)
+    if jax.tree.structure(before) != jax.tree.structure(after):
+        raise ArgumentError(
+            "env.step must return a state of the structure that env.reset returns; got "
+            f"{jax.tree.structure(after)} after {jax.tree.structure(before)}."
+        )
+    for (path, old), new in zip(
+        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
+    ):
+        if (old.shape, old.dtype) != (new.shape, new.dtype):
+            where = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise ArgumentError(
+                f"env.step must keep shapes and types; {where} is {old.dtype} {old.shape} after "
+                f"env.reset and {new.dtype} {new.shape} after env.step."
+            )
+    return env._replace(reset=reset, step=step)
+
+
+def _tidy(name: str, state: Any, size: int) -> EnvState:
+    """A state with an observation ``[D]`` and a reward of floats, and a boolean `done`."""
+    if not isinstance(state, EnvState):
+        raise ArgumentError(
+            f"{name} must return a mamljax.rl.EnvState(physics, observation, reward, done); got "
+            f"{type(state).__name__}."
+        )
+    expected = {"observation": (size,), "reward": (), "done": ()}
+    for field, shape in expected.items():
+        found = getattr(state, field)
+        if isinstance(found, (dict, list, tuple)):
+            raise ArgumentError(
+                f"{name}: {field} must be one array of shape {shape}; got a "
+                f"{type(found).__name__}. Join what is seen to one vector "
+                "(jax.flatten_util.ravel_pytree)."
+            )
+        checks.is_numeric(f"{name}: {field}", found)
+        if jnp.shape(found) != shape:
+            raise ArgumentError(
+                f"{name}: {field} must have shape {shape}; got {jnp.shape(found)}. An observation "
+                "is a vector of env.observation_size (ravel an image), reward and done are scalars."
+            )
+    physics = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), state.physics)
+    done = jnp.asarray(state.done).astype(bool)
+    return EnvState(physics, _floats(state.observation), _floats(state.reward), done)
+
+
+def _floats(x: Any) -> Array:
+    kept = jnp.issubdtype(jnp.result_type(x), jnp.floating)
+    return jnp.asarray(x, jnp.result_type(x) if kept else jnp.result_type(float))
 
 
 def reveal_task(env: Env) -> Env:

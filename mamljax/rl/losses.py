@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mamljax import checks
+from mamljax.rl.advantages import masked
 from mamljax.types import Array, LossFn, PyTree
 
 
@@ -22,7 +23,7 @@ class Experience(NamedTuple):
     advantages: ``[E, H]``.
     valid: ``[E, H]``, 1 for steps taken, 0 after an episode's end.
     behaviour: the distributions that the actions were drawn from.
-    broken: ``[E]``, episodes that ended because the physics became infinite or NaN.
+    broken: ``[E]``, see `Trajectories`.
     """
 
     actions: Array
@@ -35,7 +36,7 @@ class Experience(NamedTuple):
 
 def reinforce(policy: Any, experience: Experience) -> Array:
     """``-mean(log pi(a | s) A)`` (Williams 1992), the paper's inner loss (equation 4)."""
-    return -_mean(policy.log_prob(experience.actions) * experience.advantages, experience)
+    return -_mean(policy.log_prob(experience.actions) * _advantages(experience), experience)
 
 
 def likelihood_ratio(policy: Any, experience: Experience) -> Array:
@@ -45,7 +46,7 @@ def likelihood_ratio(policy: Any, experience: Experience) -> Array:
     equation 12: its second derivative keeps the products of first derivatives of ``log pi`` that
     `reinforce` lacks.
     """
-    return -_mean(_ratio(policy, experience) * experience.advantages, experience)
+    return -_mean(_ratio(policy, experience) * _advantages(experience), experience)
 
 
 def clipped_ratio(epsilon: float = 0.2) -> LossFn:
@@ -57,8 +58,8 @@ def clipped_ratio(epsilon: float = 0.2) -> LossFn:
 
     def loss(policy, experience):
         ratio = _ratio(policy, experience)
-        gains = ratio * experience.advantages
-        limited = jnp.clip(ratio, 1 - epsilon, 1 + epsilon) * experience.advantages
+        gains = ratio * _advantages(experience)
+        limited = jnp.clip(ratio, 1 - epsilon, 1 + epsilon) * _advantages(experience)
         return -_mean(jnp.minimum(gains, limited), experience)
 
     return loss
@@ -70,16 +71,21 @@ def dice(policy: Any, experience: Experience) -> Array:
     Foerster et al. 2018, *DiCE*, in the form with advantages of Farquhar et al. 2019, *Loaded
     DiCE*, equation 14, at lambda 1. Its value is 0 where it is differentiated.
     """
-    log_probs = policy.log_prob(experience.actions) * experience.valid
+    log_probs = masked(policy.log_prob(experience.actions), experience.valid)
     dependencies = jnp.cumsum(log_probs, axis=1)
     gains = _magic_box(dependencies) - _magic_box(dependencies - log_probs)
-    return -_mean(gains * experience.advantages, experience)
+    return -_mean(gains * _advantages(experience), experience)
 
 
 def mean_return(policy: Any, experience: Experience) -> Array:
-    """The undiscounted sum of rewards of an episode, averaged: a metric, not a loss."""
+    """The undiscounted sum of rewards of an episode, averaged: a metric, not a loss.
+
+    Of episodes that are all broken it is NaN, and `evaluate` counts the task as diverged. Where
+    rewards are negative, nothing is not the best that can be had.
+    """
     del policy
-    return jnp.mean(jnp.sum(experience.rewards, axis=1))
+    found = jnp.mean(jnp.sum(experience.rewards, axis=1))
+    return jnp.where(jnp.all(experience.broken), jnp.nan, found)
 
 
 def negative_return(policy: Any, experience: Experience) -> Array:
@@ -93,13 +99,22 @@ def divergence(policy: Any, experience: Experience) -> Array:
 
 
 def _mean(values: Array, experience: Experience) -> Array:
-    steps = jnp.maximum(jnp.sum(experience.valid), 1.0)
-    return jnp.sum(values * experience.valid) / steps
+    """The mean over the valid steps; NaN without any, with a gradient of 0."""
+    steps = jnp.sum(experience.valid)
+    total = jnp.sum(masked(values, experience.valid))
+    return jnp.where(steps > 0, total / jnp.maximum(steps, 1.0), jnp.nan)
+
+
+def _advantages(experience: Experience) -> Array:
+    """Zero where nothing counts: as factors they would poison derivatives."""
+    return masked(experience.advantages, experience.valid)
 
 
 def _ratio(policy: Any, experience: Experience) -> Array:
     actions = experience.actions
-    return jnp.exp(policy.log_prob(actions) - experience.behaviour.log_prob(actions))
+    change = policy.log_prob(actions) - experience.behaviour.log_prob(actions)
+    # Before the exponential, whose derivative would be infinite where nothing counts.
+    return jnp.exp(masked(change, experience.valid))
 
 
 def _magic_box(x: Array) -> Array:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mamljax.checks import ArgumentError
+from mamljax.rl.advantages import masked
 from mamljax.rl.losses import mean_return
 from mamljax.types import AdaptFn, ApplyFn, ObjectiveFn, PerStep
 
@@ -43,10 +44,11 @@ def credit_for_data(
             batch = jax.tree.map(lambda x: x[drawn], task.support.data)
             targets = batch.targets
             log_probs = predict(params, batch.inputs, step=step).log_prob(targets.actions)
-            return jnp.sum(log_probs * targets.valid)
+            return jnp.sum(masked(log_probs, targets.valid))
 
         adapted = adapt(meta_params, task.support, key, observe=log_likelihood)
         earned = jax.lax.stop_gradient(mean_return(None, task.query.targets) - baseline)
+        earned = jnp.where(jnp.all(task.query.targets.broken), 0.0, earned)  # nobody knows
         credit = weight * earned * jnp.sum(adapted.observed[:steps])
         return objective(meta_params, task, key) - credit
 

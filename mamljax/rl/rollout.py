@@ -6,19 +6,23 @@ import jax
 import jax.numpy as jnp
 
 from mamljax import checks
-from mamljax.rl.env import Env, EnvState
+from mamljax.checks import ArgumentError
+from mamljax.rl.env import Env, EnvState, checked
 from mamljax.types import ApplyFn, Array, Params, PyTree
+
+METHODS = ("sample", "log_prob", "kl", "fisher")
+"""What a `Distribution` has."""
 
 
 class Trajectories(NamedTuple):
     """Episodes ``E`` of at most ``H`` steps.
 
-    observations: ``[E, H, D]``, before each step.
+    observations: ``[E, H, D]``, before each step; 0 where it is not valid, as actions and rewards.
     actions: ``[E, H, A]``.
-    rewards: ``[E, H]``, of each step; 0 where it is not valid.
+    rewards: ``[E, H]``, of each step.
     valid: ``[E, H]``, 1 for steps taken, 0 after the episode's end.
     behaviour: the distributions that the actions were drawn from, leaves ``[E, H, ...]``.
-    broken: ``[E]``, episodes that ended because the physics became infinite or NaN.
+    broken: ``[E]``, episodes that ended, or began, with numbers that are infinite or NaN.
     """
 
     observations: Array
@@ -43,22 +47,31 @@ def rollout(
 
     An episode ends when the environment says so, after `horizon` steps, or when its observation or
     reward is no longer finite: that step does not count, and the state before it is kept, so that
-    nothing infinite reaches an update. What follows the end of an episode is not valid.
+    nothing infinite reaches an update. What follows the end of an episode is not valid. One that
+    begins so has no valid step at all.
 
     Args:
       env: the environment.
-      policy: ``(params, observations [E, D]) -> distribution`` with a method ``sample(key)``.
+      policy: ``(params, observations [E, D]) -> distribution``, see `Distribution`.
       params: of the policy.
       task: one task of `env`.
       key: of starts and actions.
       episodes: how many, ``E``.
       horizon: steps of each, ``H``.
+
+    Raises:
+      ArgumentError: for an environment or a policy that does not keep its contract.
     """
     checks.at_least("episodes", episodes, 1)
     checks.at_least("horizon", horizon, 1)
     reset_key, act_key = jax.random.split(key)
+    env = checked(env, task, reset_key)
     start = jax.vmap(env.reset, (None, 0))(task, jax.random.split(reset_key, episodes))
     advance = jax.vmap(env.step, (None, 0, 0))
+    _check_policy(policy, params, start.observation, env.action_size)
+    unfit = ~jnp.isfinite(start.observation).all(axis=1)
+    seen = _where(~unfit, start.observation, jnp.zeros_like(start.observation))
+    start = start._replace(observation=seen, done=start.done | unfit)
 
     def step(before, key):
         behaviour = policy(params, before.observation)
@@ -67,7 +80,8 @@ def rollout(
         finite = jnp.isfinite(after.observation).all(axis=1) & jnp.isfinite(after.reward)
         broken, counts = ~finite & ~before.done, finite & ~before.done
         rewards = jnp.where(counts, after.reward, 0.0)
-        recorded = (before.observation, actions, rewards, counts, behaviour, broken)
+        seen, done = (_where(counts, x, jnp.zeros_like(x)) for x in (before.observation, actions))
+        recorded = (seen, done, rewards, counts, behaviour, broken)
         kept = jax.tree.map(lambda new, old: _where(counts, new, old), after, before)
         return kept._replace(done=before.done | broken | kept.done), recorded
 
@@ -76,7 +90,8 @@ def rollout(
         lambda x: jnp.swapaxes(x, 0, 1), recorded
     )
     valid = valid.astype(rewards.dtype)
-    return Trajectories(observations, actions, rewards, valid, behaviour, broken.any(axis=1))
+    broken = unfit | broken.any(axis=1)
+    return Trajectories(observations, actions, rewards, valid, behaviour, broken)
 
 
 def episode(
@@ -85,7 +100,9 @@ def episode(
     """The states of one episode, ``[H + 1, ...]``, to be looked at; see `write_rollouts`."""
     checks.at_least("horizon", horizon, 1)
     reset_key, act_key = jax.random.split(key)
+    env = checked(env, task, reset_key)
     start = env.reset(task, reset_key)
+    _check_policy(policy, params, start.observation[None], env.action_size)
 
     def step(state, key):
         action = policy(params, state.observation[None]).sample(key)[0]
@@ -94,6 +111,40 @@ def episode(
 
     _, later = jax.lax.scan(step, start, jax.random.split(act_key, horizon))
     return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start, later)
+
+
+def _check_policy(policy: ApplyFn, params: Params, observations: Array, action_size: int) -> None:
+    """Refuse a policy whose output is not a `Distribution` over actions."""
+
+    def shapes(params, observations, key):
+        found = policy(params, observations)
+        missing = [name for name in METHODS if not callable(getattr(found, name, None))]
+        if missing:
+            raise ArgumentError(
+                "policy must return a distribution with the methods sample, log_prob, kl and "
+                f"fisher (mamljax.types.Distribution), such as models.Gaussian; "
+                f"{type(found).__name__} lacks {', '.join(missing)}."
+            )
+        actions = found.sample(key)
+        scores = {"log_prob": found.log_prob(actions), "kl": found.kl(found)}
+        return {"sample": actions} | scores, found, found.fisher(found)
+
+    key = jax.random.key(0)
+    found, itself, fisher = jax.eval_shape(shapes, params, observations, key)
+    number = observations.shape[:1]
+    expected = {"sample": (*number, action_size), "log_prob": number, "kl": number}
+    for name, shape in expected.items():
+        if found[name].shape != shape:
+            raise ArgumentError(
+                f"policy: {name} of its distribution must return shape {shape} for observations of "
+                f"shape {observations.shape} and action_size={action_size}; got "
+                f"{found[name].shape}."
+            )
+    if jax.tree.structure(fisher) != jax.tree.structure(itself):
+        raise ArgumentError(
+            "policy: fisher of its distribution must return one of its own kind; got "
+            f"{jax.tree.structure(fisher)} for {jax.tree.structure(itself)}."
+        )
 
 
 def _where(keep: Array, new: Array, old: Array) -> Array:

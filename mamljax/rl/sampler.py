@@ -2,6 +2,7 @@
 
 import jax
 
+from mamljax import checks
 from mamljax.rl.advantages import advantages, discounted_sum, linear_baseline, standardised
 from mamljax.rl.env import Env
 from mamljax.rl.losses import Experience
@@ -54,15 +55,27 @@ def on_policy(
 
     Args:
       env: the environment.
-      policy: ``(params, observations) -> distribution``, a learner's `predict`.
+      policy: ``(params, observations) -> distribution``, a learner's `predict`; see
+        `Distribution`.
       episodes: per draw, ``E``.
       horizon: steps of an episode, ``H``.
       discount, gae_lambda, standardise: see `experience`.
+
+    Raises:
+      ArgumentError: for sizes below 1, and numbers that do not lie from 0 to 1; at the first draw
+        for a family whose tasks do not depend on the key, and for what `rollout` refuses.
     """
+    checks.at_least("episodes", episodes, 1)
+    checks.at_least("horizon", horizon, 1)
+    checks.fraction("discount", discount)
+    checks.fraction("gae_lambda", gae_lambda)
     options = {"discount": discount, "gae_lambda": gae_lambda, "standardise": standardise}
 
     def sampler(meta_params, key):
         del meta_params
+        checks.drawn(
+            "env.sample_task", env.sample_task, key, "A family of a single task returns ()."
+        )
         task = env.sample_task(key)
 
         def draw(params, key):

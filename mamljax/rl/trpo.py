@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from mamljax import checks
 from mamljax.checks import ArgumentError
+from mamljax.rl.advantages import masked
 from mamljax.rl.losses import divergence
 from mamljax.sharding import over_tasks, tasks_at_a_time
 from mamljax.types import Array, Learner, Params, PerStep, PyTree, Task
@@ -61,7 +62,7 @@ def trpo(
     checks.at_least("cg_iterations", cg_iterations, 1)
     return optax.chain(
         natural_gradient(cg_iterations, damping),
-        trust_region(max_kl),
+        trust_region(max_kl, damping),
         backtrack(max_kl, max_trials=max_trials),
     )
 
@@ -84,21 +85,27 @@ def natural_gradient(
         del params, extra
         product = _required("curvature", curvature)
 
-        def damped(tangent):
-            return optax.tree.add_scale(product(tangent), damping, tangent)
-
-        return cg(damped, updates, maxiter=iterations, tol=1e-10)[0], state
+        return cg(_damped(product, damping), updates, maxiter=iterations, tol=1e-10)[0], state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
-def trust_region(max_kl: float) -> optax.GradientTransformationExtraArgs:
-    """The step against the updates whose divergence is `max_kl`, to second order."""
+def trust_region(max_kl: float, damping: float = 1e-2) -> optax.GradientTransformationExtraArgs:
+    """The step against the updates whose divergence is `max_kl`, to second order.
+
+    The length is measured with the damped matrix, as in the authors' code, so that a direction
+    which the divergence hardly restrains is not made longer for that.
+
+    Args:
+      max_kl: the size of the region.
+      damping: added to the diagonal of the Fisher matrix, as in `natural_gradient`.
+    """
     checks.positive("max_kl", max_kl)
+    checks.non_negative("damping", damping)
 
     def update(updates, state, params=None, *, curvature: Curvature | None = None, **extra):
         del params, extra
-        product = _required("curvature", curvature)
+        product = _damped(_required("curvature", curvature), damping)
         squared = 2 * max_kl / jnp.asarray(optax.tree.vdot(updates, product(updates)))
         length = jnp.where(jnp.isfinite(squared) & (squared > 0), jnp.sqrt(squared), 0.0)
         return optax.tree.scale(-length, updates), state
@@ -245,13 +252,18 @@ def _fisher_product(
     found, push = jax.linearize(policies, meta_params)
     pull = jax.linear_transpose(push, meta_params)
     steps = jnp.maximum(jnp.sum(valid, axis=(1, 2), keepdims=True), 1.0)
-    weights = valid / steps / len(valid)
+    rows = (valid / steps / len(valid))[..., None]
 
     def curvature(tangent):
         moved = found.fisher(push(tangent))
-        return pull(jax.tree.map(lambda x: x * weights[..., None], moved))[0]
+        return pull(jax.tree.map(lambda x: masked(x * rows, rows), moved))[0]
 
     return curvature
+
+
+def _damped(product: Curvature, damping: float) -> Curvature:
+    """The product with the matrix that has `damping` added to its diagonal."""
+    return lambda tangent: optax.tree.add_scale(product(tangent), damping, tangent)
 
 
 def _check_recorded(tasks: Task) -> None:

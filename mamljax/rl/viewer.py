@@ -60,6 +60,18 @@ def write_rollouts(
 
 def _panel(environment: Any, name: str, states: EnvState) -> str:
     checks.require("brax", "write_rollouts")
+    if not isinstance(states, EnvState) or not hasattr(states.physics, "pipeline_state"):
+        found = states.physics if isinstance(states, EnvState) else states
+        raise ArgumentError(
+            f"rollouts[{name!r}] must hold Brax's states, from mamljax.rl.episode on an "
+            f"environment of from_brax; got {type(found).__name__}. Other simulators need a viewer "
+            "of their own."
+        )
+    if not (hasattr(environment, "sys") and hasattr(environment, "dt")):
+        raise ArgumentError(
+            "environment must be the Brax environment that was rolled out, as robot and "
+            f"brax_environment return it; got {type(environment).__name__}."
+        )
     from brax.io import html as brax_html
 
     if np.ndim(states.done) != 1:

@@ -105,6 +105,7 @@ class Checkpoints:
                 "score": None if score is None else float(score),
                 "totals": {name: float(total) for name, total in totals.items()},
                 "config": _plain(self.config),
+                "leaves": _leaves(state),
                 "files": _checksums(staging),
             }
             files.write_json(staging / RECORD, files.sealed(record))
@@ -130,6 +131,7 @@ class Checkpoints:
 
         Raises:
           ConfigChangedError: naming the fields in which the saved config differs.
+          ArgumentError: naming the arrays whose shapes or types are not those of `like`.
         """
         like = processes.here(like)
         found = processes.by_first(lambda: self._restore(like, best))
@@ -145,6 +147,7 @@ class Checkpoints:
             return None
         record = records[0]
         _refuse_changes(record["config"], _plain(self.config), self._path(record["step"]))
+        _refuse_other_leaves(record, _leaves(like), self._path(record["step"]))
         abstract = jax.tree.map(_abstract, like)
         return _orbax().restore(self._path(record["step"]) / "state", abstract)
 
@@ -286,6 +289,31 @@ def _refuse_changes(saved: Any, current: Any, where: Path) -> None:
             f"{where} was saved by a run with another configuration:\n"
             + "\n".join(changes)
             + "\nUse the saved values to resume, or another working directory for a new run."
+        )
+
+
+def _leaves(state: TrainState) -> dict[str, str]:
+    """The type and the shape of every array, by where it is."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype} {list(x.shape)}"
+        for path, x in jax.tree_util.tree_leaves_with_path(jax.tree.map(jax.numpy.asarray, state))
+    }
+
+
+def _refuse_other_leaves(record: dict[str, Any], wanted: dict[str, str], where: Path) -> None:
+    # Before orbax tries: it reads at once whatever fits, and leaves tracebacks of the rest.
+    saved = record.get("leaves", wanted)  # absent from records of the first versions
+    changes = [
+        f"  {name}: saved {saved.get(name, 'nothing')}, now {wanted.get(name, 'nothing')}"
+        for name in sorted(saved.keys() | wanted.keys())
+        if saved.get(name) != wanted.get(name)
+    ]
+    if changes:
+        raise ArgumentError(
+            f"{where} holds a state of another shape than `like`:\n"
+            + "\n".join(changes)
+            + "\nRestore with the model and the optimizer of the saved run; into another network "
+            "take what fits from its meta-parameters (mamljax.models.weights)."
         )
 
 

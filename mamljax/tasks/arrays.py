@@ -13,7 +13,8 @@ def from_arrays(inputs: PyTree, targets: PyTree, *, shots: int, queries: int) ->
     """A sampler over given tasks: pick one, then disjoint support and query examples of it.
 
     Args:
-      inputs: arrays ``[number of tasks, examples per task, ...]`` (a pytree of them is fine).
+      inputs: arrays ``[number of tasks, examples per task, ...]``; tuples and dicts of them are
+        fine. Examples of labelled classes make tasks by `from_labelled`.
       targets: arrays with the same two leading axes.
       shots: support examples ``K`` per task.
       queries: query examples ``Q`` per task.
@@ -23,13 +24,15 @@ def from_arrays(inputs: PyTree, targets: PyTree, *, shots: int, queries: int) ->
     """
     checks.at_least("shots", shots, 1)
     checks.at_least("queries", queries, 1)
-    data = jax.tree.map(jnp.asarray, Batch(inputs, targets))
+    data = Batch(inputs, targets)
     num_tasks = checks.leading_axis("inputs and targets", data)
+    data = jax.tree.map(jnp.asarray, data)
     if num_tasks == 0:
         raise ArgumentError("inputs and targets hold no tasks: their leading axis has length 0.")
     # The second axis, checked on the first task alone: all tasks of one array share it.
     num_examples = checks.leading_axis(
-        "inputs and targets, of one task", jax.tree.map(lambda x: x[0], data)
+        "inputs and targets [tasks, examples, ...], of one task",
+        jax.tree.map(lambda x: x[0], data),
     )
     if num_examples < shots + queries:
         raise ArgumentError(

@@ -9,6 +9,7 @@ from jax.tree_util import Partial
 
 from mamljax import checks
 from mamljax.checks import ArgumentError
+from mamljax.tasks.choice import choose
 from mamljax.types import Array, Batch, Sampler, Task
 
 
@@ -61,10 +62,7 @@ def episodes(
     def sampler(images, counts, meta_params, key):
         del meta_params
         class_key, image_key, turn_key = jax.random.split(key, 3)
-        classes = _distinct(class_key, jnp.full((), num_classes), num_classes, ways)
-        chosen = jax.vmap(lambda key, count: _distinct(key, count, most, shots + queries))(
-            jax.random.split(image_key, ways), counts[classes]
-        )
+        classes, chosen = choose(class_key, image_key, counts, most, ways, shots + queries)
         drawn = images[classes[:, None], chosen]  # [N, K + Q, H, W, ch]
         if rotate:
             turns = jax.random.randint(turn_key, (ways,), 0, 4)
@@ -72,7 +70,8 @@ def episodes(
 
         def batch(part, per_class):
             inputs = decode(part.reshape(-1, *part.shape[2:]))
-            found = Batch(inputs, jnp.repeat(jnp.arange(ways), per_class))
+            # Labels by NumPy: what is known when a program is compiled, a loss can check.
+            found = Batch(inputs, np.repeat(np.arange(ways, dtype=np.int32), per_class))
             checks.leading_axis("what decode returns and its labels", found)
             return found
 
@@ -111,12 +110,6 @@ def images_per_class(images: Array | np.ndarray, counts: Array | np.ndarray | No
 def unit_interval(images: Array) -> Array:
     """Bytes to numbers in [0, 1]."""
     return images.astype(jnp.float32) / 255.0
-
-
-def _distinct(key: Array, count: Array, most: int, number: int) -> Array:
-    """`number` distinct integers below `count` (at most `most`), in random order."""
-    scores = jnp.where(jnp.arange(most) < count, jax.random.uniform(key, (most,)), -1.0)
-    return jax.lax.top_k(scores, number)[1]
 
 
 def _turn(images: Array, quarters: Array) -> Array:

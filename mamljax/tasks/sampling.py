@@ -1,5 +1,7 @@
 """Many tasks from a sampler of one."""
 
+from typing import Any
+
 import jax
 from jax.sharding import Mesh
 from jax.tree_util import Partial
@@ -7,7 +9,7 @@ from jax.tree_util import Partial
 from mamljax import checks
 from mamljax.checks import ArgumentError
 from mamljax.sharding import over_tasks
-from mamljax.types import Params, Sampler, Task
+from mamljax.types import Batch, Drawn, Params, PerStep, Sampler, Task
 
 
 def sample_tasks(
@@ -30,21 +32,75 @@ def sample_tasks(
         state fits into the processor's cache. None draws all at once.
       mesh: let each device draw its share, see `sharding.task_mesh`. Worth it where drawing is
         work, as simulation is.
+
+    Raises:
+      ArgumentError: if the sampler's tasks do not depend on the key, see `check_sampler`.
     """
     checks.at_least("num_tasks", num_tasks, 1)
     chunk = checks.at_least("task_chunk", num_tasks if task_chunk is None else task_chunk, 1)
+    check_sampler(sampler, meta_params, key)
 
     def draw(shared, key):
         sampler, meta_params = shared
-        return sampler(meta_params, key)
+        task = sampler(meta_params, key)
+        if any(isinstance(part, Drawn) for part in task):
+            raise ArgumentError(
+                "sampler returns tasks whose data are yet to be drawn, as mamljax.rl.on_policy "
+                "does: evaluate takes them as they are; for training and for sample_tasks record "
+                "them, mamljax.rl.recorded(sampler, learner.adapt)."
+            )
+        return task
 
     keys = jax.random.split(key, num_tasks)
-    tasks = over_tasks(draw, (as_partial(sampler), meta_params), keys, chunk, mesh)
-    if not isinstance(tasks, Task):
-        raise ArgumentError(
-            f"sampler must return a mamljax.Task(support, query); got {type(tasks).__name__}."
-        )
-    return tasks
+    return over_tasks(draw, (as_partial(sampler), meta_params), keys, chunk, mesh)
+
+
+def check_sampler(sampler: Sampler, meta_params: Params, key: jax.Array) -> list[Any]:
+    """The shapes of one task's arrays, by tracing the sampler once; see `check_task`.
+
+    Data that are yet to be `Drawn` have none.
+
+    Raises:
+      ArgumentError: if what it returns is no task, or does not depend on the key.
+    """
+
+    def draw(key):
+        task = as_partial(sampler)(meta_params, key)
+        if not isinstance(task, Task):
+            raise ArgumentError(
+                f"sampler must return a mamljax.Task(support, query); got {type(task).__name__}."
+            )
+        check_task("sampler", task)
+        return task
+
+    return checks.drawn(
+        "sampler",
+        draw,
+        key,
+        "Train on tasks that you have by tasks.from_arrays, test on them by evaluate(tasks=...).",
+    )
+
+
+def check_task(name: str, task: Task) -> None:
+    """Refuse a task whose sets are not examples side by side.
+
+    Args:
+      name: what errors call its source.
+      task: of arrays, or of their shapes.
+
+    Raises:
+      ArgumentError: unless each set is a `Batch`, a `PerStep` or `Drawn`, and the arrays in it
+        share their leading axis.
+    """
+    for part, data in task._asdict().items():
+        if isinstance(data, Drawn):
+            continue
+        if not isinstance(data, (Batch, PerStep)):
+            raise ArgumentError(
+                f"{name}: {part} must be a mamljax.Batch(inputs, targets), a PerStep of them, or "
+                f"Drawn; got {type(data).__name__}."
+            )
+        checks.leading_axis(f"the {part} set", data)
 
 
 def as_partial(sampler: Sampler) -> Partial:

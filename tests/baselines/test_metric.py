@@ -17,6 +17,7 @@ from mamljax.baselines.metric import (
     pair_loss,
 )
 from mamljax.losses import accuracy, cross_entropy
+from mamljax.types import Weighted
 
 EMBEDDING = models.from_function(
     lambda params, x: jnp.tanh(x @ params["w"]),
@@ -210,12 +211,25 @@ def test_what_cannot_be_read_is_refused(clusters_of):
         learner.adapt(meta_params, support, KEY, num_steps=3)
     with pytest.raises(TypeError, match="PerStep"):
         learner.adapt(meta_params, PerStep(support), KEY)
-    with pytest.raises(ValueError, match=r"shape \(6, 3\) and dtype float32"):
+    with pytest.raises(ValueError, match=r"got dtype float32 and shape \(6, 3\)"):
         learner.adapt(meta_params, Batch(support.inputs, jax.nn.one_hot(support.targets, 3)), KEY)
     with pytest.raises(ValueError, match="ways must be an integer"):
         prototypical(EMBEDDING, ways=0)
     with pytest.raises(ValueError, match="Did you mean 'cosine'"):
         nearest_neighbour(ways=3, similarity="cosin")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_wrong_label_among_the_examples_is_never_a_number(method, clusters_of):
+    task = clusters_of()(None, KEY)
+    learner = method(EMBEDDING, ways=3)
+    meta_params = learner.init(KEY, task.support.inputs)
+    wrong = task.support._replace(targets=task.support.targets.at[1].set(3))
+    params = learner.adapt(meta_params, wrong, KEY).params
+    assert np.isnan(learner.predict(params, task.query.inputs)).any()
+    padded = task.support._replace(targets=Weighted(task.support.targets, jnp.ones(6)))
+    with pytest.raises(ValueError, match="without weights: this takes no padding"):
+        learner.adapt(meta_params, padded, KEY)
 
 
 def test_no_inner_step_observes_once(clusters_of):

@@ -108,6 +108,22 @@ CALLS = {
         ),
         ("shots", "queries"),
     ),
+    "from_labelled": (
+        lambda **o: draw(
+            tasks.from_labelled(
+                **(
+                    {"inputs": np.zeros((12, 2)), "labels": np.arange(12) % 3}
+                    | {"ways": 2, "shots": 1, "queries": 1}
+                    | o
+                )
+            )
+        ),
+        ("labels", "ways", "shots", "queries"),
+    ),
+    "evaluate given tasks": (
+        lambda **o: evaluate(maml(NET, MSE), PARAMS, **o),
+        ("tasks",),
+    ),
     "sample_tasks": (
         lambda **o: tasks.sample_tasks(
             **(

@@ -40,6 +40,27 @@ def test_advantages_are_those_of_a_loop_without_a_bootstrap(gae_lambda):
     assert not np.any(found * (1 - VALID))
 
 
+@pytest.mark.parametrize("name", ["discount", "gae_lambda"])
+@pytest.mark.parametrize("value", [-0.1, 1.01, np.nan, "0.9"])
+def test_discounts_lie_from_0_to_1(name, value):
+    with pytest.raises(ValueError, match=rf"{name} must be a number from 0 to 1; got"):
+        advantages(REWARDS, VALUES, VALID, **{name: value})
+
+
+def test_what_is_not_valid_may_be_anything():
+    spoilt = np.where(VALID > 0, VALUES, np.nan)
+    seen = RNG.normal(size=(4, 7, 2)).astype(np.float32)
+    for found, expected in (
+        (advantages(REWARDS, spoilt, VALID), advantages(REWARDS, VALUES, VALID)),
+        (standardised(spoilt, VALID), standardised(VALUES, VALID)),
+        (
+            linear_baseline(np.where(VALID[..., None] > 0, seen, np.inf), spoilt, VALID) * VALID,
+            linear_baseline(seen, VALUES, VALID) * VALID,
+        ),
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_at_lambda_one_advantages_are_returns_minus_values():
     found = advantages(REWARDS, VALUES, VALID, discount=0.9, gae_lambda=1.0)
     expected = (discounted_sum(REWARDS, 0.9) - VALUES) * VALID
@@ -60,7 +81,7 @@ def test_the_baseline_is_the_least_squares_fit():
     gram = rows.T @ rows + RIDGE * np.eye(rows.shape[1])
     weights = np.linalg.solve(gram, rows.T @ returns[valid > 0])
     found = linear_baseline(observations, returns, valid)
-    np.testing.assert_allclose(found, features @ weights, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(found * valid, (features @ weights) * valid, rtol=2e-3, atol=2e-3)
 
 
 def test_the_baseline_survives_constant_and_huge_observations():

@@ -60,6 +60,28 @@ def test_steps_after_the_end_do_not_count():
         assert one == pytest.approx(float(other), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [losses.reinforce, losses.likelihood_ratio, losses.clipped_ratio(0.2), losses.dice],
+    ids=["reinforce", "likelihood_ratio", "clipped_ratio", "dice"],
+)
+def test_nothing_that_is_not_valid_poisons_a_loss(loss):
+    data = experience_at(0.0)
+    spoilt = data._replace(
+        advantages=data.advantages.at[0, 3].set(jnp.nan),
+        behaviour=Gaussian(data.behaviour.mean.at[0, 3].set(jnp.nan), data.behaviour.log_std),
+    )
+    found, expected = (
+        jax.value_and_grad(lambda x, d=d: loss(policy_at(x), d))(0.2) for d in (spoilt, data)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    # Without a valid step there is nothing to average, and nothing to learn.
+    none = data._replace(valid=jnp.zeros((2, 4)))
+    value, gradient = jax.value_and_grad(lambda x: loss(policy_at(x), none))(0.2)
+    assert np.isnan(value)
+    assert gradient == 0
+
+
 def test_ratios_beyond_the_clip_earn_nothing():
     data = experience_at(0.0)
     policy = policy_at(0.4)
@@ -79,6 +101,9 @@ def test_divergence_and_returns():
     returned = data.rewards.sum(1).mean()
     assert losses.mean_return(None, data) == pytest.approx(float(returned))
     assert losses.negative_return(None, data) == pytest.approx(-float(returned))
+    one_broke = data._replace(broken=jnp.array([True, False]))
+    assert losses.mean_return(None, one_broke) == pytest.approx(float(returned))
+    assert np.isnan(losses.mean_return(None, data._replace(broken=jnp.ones(2, bool))))
 
 
 class Coin:

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mamljax import models, rl
+from mamljax import evaluate, models, rl
+from mamljax.checks import ArgumentError
 from mamljax.rl.env import Env, EnvState
 from mamljax.rl.navigation import Goal
+from mamljax.tasks import sample_tasks
 
 KEY = jax.random.key(3)
 POLICY = models.gaussian_policy(2, hidden=(4,), init_std=0.2)
@@ -73,7 +75,7 @@ def breaking(at=3):
             jnp.array(False),
         )
 
-    return Env(lambda key: jnp.zeros(()), reset, step, 2, 2)
+    return Env(lambda key: (), reset, step, 2, 2)
 
 
 def test_broken_physics_end_their_episodes_and_reach_nothing():
@@ -108,7 +110,8 @@ def test_the_same_key_gives_the_same_numbers():
     other = navigate(rl.navigation(), task, key=jax.random.key(4))
     np.testing.assert_array_equal(one.actions, same.actions)
     assert np.all(one.actions != other.actions)
-    assert len(np.unique(one.actions)) == one.actions.size  # episodes and steps draw their own
+    taken = one.actions[one.valid > 0]
+    assert len(np.unique(taken)) == taken.size > 200  # episodes and steps draw their own
 
 
 @pytest.mark.parametrize("name", ["episodes", "horizon"])
@@ -120,3 +123,157 @@ def test_lengths_must_be_positive(name):
 def test_unknown_rewards_are_refused():
     with pytest.raises(ValueError, match="Did you mean 'distance'"):
         rl.navigation(reward="distanc")
+
+
+# ---------------------------------------------------------------------------------------------
+# Environments and policies of a user's own, good and bad.
+
+
+def still(**state):
+    """An environment in which nothing happens, with some of its state replaced."""
+
+    def at(step):
+        values = {
+            "physics": jnp.zeros(()),
+            "observation": jnp.ones(2),
+            "reward": jnp.zeros(()),
+            "done": jnp.array(False),
+        }
+        return EnvState(**values | {k: v(step) if callable(v) else v for k, v in state.items()})
+
+    return Env(lambda key: (), lambda task, key: at(0), lambda task, state, action: at(1), 2, 2)
+
+
+def test_numbers_of_any_kind_make_a_state():
+    env = still(
+        physics=3, observation=np.array([1, 2]), reward=lambda s: -2 * s, done=lambda s: float(s)
+    )
+    found = navigate(env, (), horizon=3, episodes=2)
+    np.testing.assert_array_equal(found.valid, [[1, 0, 0]] * 2)
+    np.testing.assert_array_equal(found.rewards, [[-2, 0, 0]] * 2)
+    np.testing.assert_array_equal(found.observations[:, 0], [[1, 2]] * 2)
+    states = rl.episode(env, POLICY.apply, PARAMS, (), KEY, horizon=3)
+    np.testing.assert_array_equal(states.done, [False, True, True, True])
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"observation": {"a": jnp.ones(2)}}, "env.reset: observation must be one array.* a dict"),
+        (
+            {"observation": jnp.ones((2, 2, 3))},
+            r"observation must have shape \(2,\); got .2, 2, 3.",
+        ),
+        ({"observation": jnp.ones(3)}, r"observation must have shape \(2,\); got \(3,\)"),
+        ({"reward": lambda s: jnp.zeros((1,) * s)}, r"env.step: reward must have shape \(\); got"),
+        ({"reward": None}, "reward must be an array of numbers; got NoneType"),
+        ({"done": lambda s: jnp.zeros(2)}, r"env.reset: done must have shape \(\); got \(2,\)"),
+        ({"done": "no"}, "done must be an array of numbers; got str"),
+        ({"physics": lambda s: jnp.zeros(s)}, r"physics is float32 \(0,\) after .* \(1,\) after"),
+        ({"physics": lambda s: (0, 0.5)[s]}, "keep shapes and types; physics is int32"),
+        ({"physics": lambda s: (1,) * s}, "env.step must return a state of the structure"),
+    ],
+)
+def test_states_that_are_none_are_explained(state, message):
+    for use in (
+        lambda env: navigate(env, ()),
+        lambda env: rl.episode(env, POLICY.apply, PARAMS, (), KEY, horizon=2),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            use(still(**state))
+
+
+def test_what_is_no_environment_or_task_is_explained():
+    with pytest.raises(ArgumentError, match=r"env must be a mamljax\.rl\.Env; got str"):
+        navigate("ant", ())
+    with pytest.raises(ArgumentError, match=r"goal in the task of env must be an array .* got str"):
+        navigate(still(), {"goal": "left"})
+    bare = still()._replace(reset=lambda task, key: jnp.ones(2))
+    with pytest.raises(ArgumentError, match=r"env\.reset must return a mamljax\.rl\.EnvState"):
+        navigate(bare, ())
+
+
+class Halved(models.Gaussian):
+    """A distribution over as many actions as observations have entries, less one."""
+
+    def sample(self, key):
+        return self.mean[..., :-1]
+
+
+class Summed(models.Gaussian):
+    """A distribution with one log-probability for all."""
+
+    def log_prob(self, actions):
+        return jnp.sum(actions)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (lambda x: x, "lacks sample, log_prob, kl, fisher"),
+        (lambda x: Halved(x, x), r"policy: sample .* \(5, 2\) for .*action_size=2; got \(5, 1\)"),
+        (lambda x: Summed(x, x), r"policy: log_prob .* shape \(5,\) .*; got \(\)"),
+    ],
+)
+def test_policies_that_are_none_are_explained(output, message):
+    with pytest.raises(ArgumentError, match=message):
+        rl.rollout(still(), lambda params, x: output(x), (), (), KEY, episodes=5, horizon=2)
+
+
+def test_a_family_that_does_not_draw_its_tasks_is_refused():
+    rng = np.random.default_rng(0)
+    env = still()._replace(sample_task=lambda key: rng.normal(size=2))
+    sampler = rl.on_policy(env, POLICY.apply, episodes=2, horizon=2)
+    with pytest.raises(ArgumentError, match=r"env.sample_task must draw from its key.*\(\)"):
+        sampler(PARAMS, KEY)
+
+
+@pytest.mark.parametrize(
+    "options", [{"discount": 1.5}, {"gae_lambda": -1}, {"horizon": 0}], ids=str
+)
+def test_samplers_check_their_numbers(options):
+    sizes = {"episodes": 2, "horizon": 2} | options
+    with pytest.raises(ArgumentError, match=next(iter(options))):
+        rl.on_policy(rl.navigation(), POLICY.apply, **sizes)
+
+
+def test_tasks_that_were_not_recorded_cannot_train():
+    sampler = rl.on_policy(rl.navigation(), POLICY.apply, episodes=2, horizon=2)
+    with pytest.raises(ArgumentError, match=r"yet to be drawn.*mamljax\.rl\.recorded"):
+        sample_tasks(sampler, PARAMS, KEY, 2)
+
+
+def negative(broken_from):
+    """Every step costs 1; episodes whose number from `broken_from` on is 1 begin with NaN."""
+
+    def reset(task, key):
+        bad = jax.random.uniform(key) < broken_from
+        return EnvState((), jnp.where(bad, jnp.nan, jnp.ones(2)), 0.0, False)
+
+    def step(task, state, action):
+        return EnvState((), state.observation + 0.0 * action, -1.0, False)
+
+    return Env(lambda key: (), reset, step, 2, 2)
+
+
+def test_episodes_that_begin_broken_reach_nothing(recorded_of):
+    found = navigate(negative(0.5), (), horizon=4, episodes=40)
+    assert 5 < found.broken.sum() < 35
+    np.testing.assert_array_equal(found.valid.sum(1), np.where(found.broken, 0, 4))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+    learner, params, tasks = recorded_of(env=negative(0.5), episodes=10, horizon=3)
+    assert tasks.query.targets.broken.any()
+    gradient, metrics = jax.jit(learner.meta_gradient)(params, tasks, KEY)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((gradient, metrics.loss)))
+
+
+def test_a_broken_policy_does_not_score_best():
+    learner = rl.maml(POLICY)
+    sampler = rl.on_policy(negative(-1.0), learner.predict, episodes=3, horizon=4)
+    options = {"num_tasks": 3, "num_steps": 1, "metric": rl.losses.mean_return}
+    good = evaluate(learner, PARAMS, sampler, KEY, **options)
+    np.testing.assert_allclose(good.mean, -4.0)
+    nowhere = jax.tree.map(lambda x: x * jnp.nan, PARAMS)
+    bad = evaluate(learner, nowhere, sampler, KEY, **options)
+    assert (good.num_diverged, bad.num_diverged) == (0, 3)
+    assert np.isnan(bad.mean).all()

@@ -107,15 +107,17 @@ def test_natural_gradient_solves_the_damped_system():
     tx = rl.natural_gradient(50, damping=0.1)
     found, _ = tx.update(gradient, tx.init(gradient), curvature=lambda v: matrix @ v)
     np.testing.assert_allclose(found, np.linalg.solve(matrix + 0.1 * np.eye(5), gradient), 1e-8)
-    tx = rl.trust_region(0.02)
+    # Its length is measured by the damped matrix too, as by the authors.
+    tx = rl.trust_region(0.02, damping=0.1)
     step, _ = tx.update(found, tx.init(found), curvature=lambda v: matrix @ v)
-    assert 0.5 * step @ matrix @ step == pytest.approx(0.02)
+    assert 0.5 * step @ (matrix + 0.1 * np.eye(5)) @ step == pytest.approx(0.02)
+    assert 0.5 * step @ matrix @ step < 0.0199
     assert step @ found < 0
 
 
 @pytest.mark.parametrize("zero", ["gradient", "curvature"])
 def test_no_direction_gives_no_step(zero):
-    tx = optax.chain(rl.natural_gradient(), rl.trust_region(0.01))
+    tx = optax.chain(rl.natural_gradient(), rl.trust_region(0.01, damping=0.0))
     gradient = jnp.zeros(3) if zero == "gradient" else jnp.ones(3)
     step, _ = tx.update(gradient, tx.init(gradient), curvature=lambda v: 0 * v)
     assert np.isfinite(step).all()
@@ -189,6 +191,7 @@ def test_training_steps_stay_in_the_region_and_improve(recorded_of):
         (lambda: rl.trpo(cg_iterations=0), "cg_iterations must be an integer"),
         (lambda: rl.trpo(damping=len), "damping must be a finite number"),
         (lambda: rl.trust_region(-1.0), "max_kl must be a finite number"),
+        (lambda: rl.trust_region(0.1, -1.0), "damping must be a finite number"),
         (lambda: rl.backtrack(0.1, decay=1.0), "decay must lie between 0 and 1"),
         (lambda: rl.natural_gradient(0), "iterations must be an integer"),
     ],

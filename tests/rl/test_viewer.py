@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mamljax.checks import ArgumentError
 from mamljax.rl import viewer
 from mamljax.rl.brax_env import quietly
 from mamljax.rl.env import EnvState
@@ -88,4 +89,13 @@ def test_several_episodes_at_once_are_refused(ant, episode_of, tmp_path):
         viewer.write_rollouts(
             tmp_path / "films.html", ant, {"x": episode_of(shape=(2, STEPS))}, title="t"
         )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("state", [(), {"position": np.zeros(2)}, None], ids=str)
+def test_states_of_another_simulator_are_refused(tmp_path, state):
+    states = EnvState(state, np.zeros((3, 2)), np.zeros(3), np.zeros(3, bool))
+    for found in (states, states.observation):
+        with pytest.raises(ArgumentError, match=r"rollouts\['before'\] must hold Brax's states"):
+            viewer.write_rollouts(tmp_path / "film.html", None, {"before": found}, title="none")
     assert not list(tmp_path.iterdir())

@@ -1,8 +1,12 @@
 """Checkpoints: exact round trip, retention, damage of every kind, changed configs."""
 
+import gc
 import json
+import os
 import random
 import shutil
+import subprocess
+import sys
 import warnings
 
 import jax
@@ -10,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from mamljax import fit, init_state, meta_step, tasks
+from mamljax.checks import ArgumentError
 from mamljax.running import checkpoint
 from mamljax.running.checkpoint import (
     Checkpoints,
@@ -193,6 +199,63 @@ def test_a_changed_config_is_refused_naming_the_fields(tmp_path):
     assert "train.shots: saved 10, now '(absent)'" in text
     assert "extra" in text
     assert "seed" not in text
+
+
+OTHERS = {
+    "shape": (
+        lambda p: p | {"w": jnp.zeros((3, 5))},
+        r"meta_params/w: saved float32 \[3, 2\], now ",
+    ),
+    "type": (lambda p: p | {"w": p["w"].astype(jnp.float16)}, r"/w: saved float32 .* now float16"),
+    "less": (lambda p: {"w": p["w"]}, r"meta_params/b/0: saved float32 \[2\], now nothing"),
+    "more": (lambda p: p | {"c": jnp.zeros(1)}, r"meta_params/c: saved nothing, now float32 \[1\]"),
+}
+
+
+@pytest.mark.parametrize("change", OTHERS)
+def test_a_state_of_another_shape_is_refused_naming_the_arrays(tmp_path, change, capfd):
+    make, message = OTHERS[change]
+    checkpoints = saved(tmp_path, 1)
+    like = init_state(make(make_state().meta_params), optax.adam(1e-3))
+    with pytest.raises(ArgumentError, match=message) as caught:
+        checkpoints.restore(like)
+    # The optimizer's copies are named too; what is the same is not.
+    assert "opt_state/0/mu" in str(caught.value)
+    assert "step" not in str(caught.value).replace("opt_state", "").split("\n", 1)[1]
+    gc.collect()
+    assert capfd.readouterr().err == ""
+
+
+def test_another_optimizer_is_refused_naming_what_it_lacks(tmp_path):
+    checkpoints = saved(tmp_path, 1)
+    with pytest.raises(ArgumentError, match=r"opt_state/0/count: saved int32 .*, now nothing"):
+        checkpoints.restore(init_state(make_state().meta_params, optax.sgd(0.1)))
+
+
+ON_ONE_DEVICE = """
+import jax, jax.numpy as jnp, optax, sys
+from mamljax import init_state
+from mamljax.running.checkpoint import Checkpoints
+assert jax.device_count() == 1
+like = init_state({"w": jnp.zeros((3, 2))}, optax.adam(1e-3))
+found = Checkpoints(sys.argv[1]).restore(like)
+print(int(found.step), found.meta_params["w"].sum(), found.meta_params["w"].sharding.num_devices)
+"""
+
+
+def test_what_two_devices_saved_is_restored_on_one(tmp_path):
+    state = init_state({"w": jnp.ones((3, 2))}, optax.adam(1e-3))._replace(step=jnp.int32(4))
+    on_both = NamedSharding(task_mesh(jax.devices()[:2]), PartitionSpec())
+    Checkpoints(tmp_path).save(jax.device_put(state, on_both))
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    found = subprocess.run(
+        [sys.executable, "-W", "error", "-c", ON_ONE_DEVICE, tmp_path],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (found.stdout, found.stderr) == ("4 6.0 1\n", "")
 
 
 def test_the_hook_saves_at_multiples_and_at_the_end(tmp_path):

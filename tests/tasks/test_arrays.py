@@ -78,6 +78,12 @@ def test_data_are_an_argument_of_a_compiled_program():
         (WHERE, TARGETS[:, :5], (1, 1), r"of one task must share .*inputs: \(6,\).*\(5,\)"),
         (np.zeros(4), np.zeros(4), (1, 1), "of one task must share their leading axis"),
         ({}, {}, (1, 1), "inputs and targets holds no arrays"),
+        # A list of equal rows would pass for four arrays of one task each.
+        (list(WHERE), list(TARGETS), (1, 1), r"inputs in inputs and targets .* a list of 4.*stack"),
+        ([WHERE[0], WHERE[1, :3]], TARGETS, (1, 1), "a list of 2.*pad what has not"),
+        ({"a": [[1.0], [2.0]]}, TARGETS, (1, 1), r"inputs\.a in .* a list of 2"),
+        (np.array([[1], [2, 3]], object), TARGETS, (1, 1), "numbers; got an array of object"),
+        (np.full((4, 6), "a"), TARGETS, (1, 1), "array of numbers; got an array of <U1"),
         (WHERE[:0], TARGETS[:0], (1, 1), "inputs and targets hold no tasks"),
         (WHERE, TARGETS, (4, 3), r"shots \+ queries = 7 .* hold 6: lower shots or queries"),
         (WHERE, TARGETS, (0, 3), "shots must be an integer of at least 1"),

@@ -10,6 +10,7 @@ from jax.tree_util import Partial
 from mamljax import evaluate, fit, init_state, losses, maml, meta_step, models
 from mamljax.partition import all_but
 from mamljax.tasks import episodes, sample_tasks
+from mamljax.train import NonFiniteError
 
 KEY = jax.random.key(0)
 NUM_CLASSES, MOST = 7, 6
@@ -136,7 +137,7 @@ def test_decoding(drawn):
         return images.reshape(len(images), -1) * jnp.float32(2)
 
     own = draw(4000, decode=decode)
-    assert shapes == [((6, 2, 2, 1), np.uint8), ((9, 2, 2, 1), np.uint8)]
+    assert set(shapes) == {((6, 2, 2, 1), np.uint8), ((9, 2, 2, 1), np.uint8)}
     np.testing.assert_array_equal(own.support.inputs, 2.0 * raw.support.inputs.reshape(4000, 6, 4))
 
 
@@ -239,3 +240,24 @@ def test_one_key_one_task_and_other_images_need_no_other_program():
     negative = sample(Partial(sampler.func, 255 - images, counts), KEY)
     np.testing.assert_array_equal(negative.query.inputs, 255 - task.query.inputs)
     assert len(traces) == 1
+
+
+def too_few_outputs():
+    """A network of five outputs for episodes of seven ways, and its optimizer."""
+    learner = maml(models.mlp((64, 5)), losses.cross_entropy)
+    return learner, learner.init(KEY, jnp.zeros((1, 2, 2, 1)))
+
+
+def test_too_few_outputs_are_refused_before_anything_runs():
+    learner, params = too_few_outputs()
+    sampler = episodes(marked(), ways=7, shots=1, queries=1)
+    with pytest.raises(ValueError, match="labels from 0 to 6 for N = 5 outputs"):
+        evaluate(learner, params, sampler, KEY, num_tasks=2)
+
+
+def test_training_with_too_few_outputs_stops_and_names_the_labels():
+    learner, params = too_few_outputs()
+    sampler, tx = episodes(marked(), ways=7, shots=1, queries=1), optax.sgd(0.1)
+    step = meta_step(learner.meta_gradient, tx)
+    with pytest.raises(NonFiniteError, match="labels of its tasks run from 0 to 6: one that is"):
+        fit(step, init_state(params, tx), sampler, KEY, num_steps=2, meta_batch=2)

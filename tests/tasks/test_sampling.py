@@ -1,12 +1,15 @@
 """From one task to a batch of them."""
 
+import random
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from mamljax import Batch, Task, sharding
+from mamljax import Batch, PerStep, Task, sharding
+from mamljax.checks import ArgumentError
 from mamljax.tasks import sample_tasks
 from mamljax.tasks.sampling import as_partial
 
@@ -79,7 +82,7 @@ def test_drawing_in_chunks_draws_the_same(task_chunk, devices):
 
     def sampler(meta_params, key):
         task = noise(meta_params, key)
-        return task._replace(query=Batch(task.query.inputs, jnp.zeros((0, 3))))  # nothing in it
+        return task._replace(query=Batch(jnp.zeros((0, 3)), jnp.zeros(0)))  # nothing in it
 
     found = sample_tasks(sampler, 2.0, KEY, 14, task_chunk=task_chunk, mesh=mesh)
     expected = sample_tasks(sampler, 2.0, KEY, 14)
@@ -92,3 +95,71 @@ def test_drawing_in_chunks_draws_the_same(task_chunk, devices):
 def test_size_of_a_chunk_is_checked():
     with pytest.raises(ValueError, match="task_chunk must be an integer of at least 1; got 0"):
         sample_tasks(noise, 1.0, KEY, 4, task_chunk=0)
+
+
+# ---------------------------------------------------------------------------------------------
+# What is no sampler of tasks.
+
+
+def from_numpy(meta_params, key):
+    return noise(meta_params, jax.random.key(np.random.default_rng().integers(1000)))
+
+
+def from_python(meta_params, key):
+    x = jnp.full((3,), random.gauss(0, 1))
+    return Task(Batch(x, x), Batch(x, x))
+
+
+def from_a_callback(meta_params, key):
+    drawn = jax.ShapeDtypeStruct((3,), jnp.float32)
+    x = jax.pure_callback(lambda: np.random.default_rng().random(3, np.float32), drawn)
+    return Task(Batch(x, x), Batch(x, x))
+
+
+@pytest.mark.parametrize("sampler", [from_numpy, from_python, from_a_callback])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_tasks_that_the_key_does_not_change_are_refused(sampler, compiled):
+    sample = jax.jit(sample_tasks, static_argnums=(0, 3)) if compiled else sample_tasks
+    with pytest.raises(ArgumentError, match=r"sampler must draw from its key.*tasks\.from_arrays"):
+        sample(sampler, 1.0, KEY, 2)
+
+
+def test_some_of_a_task_may_always_be_the_same():
+    def sampler(meta_params, key):
+        grid = np.linspace(0, 1, 3)
+        return Task(Batch(grid, jax.random.normal(key, (3,))), Batch(grid, grid))
+
+    found = sample_tasks(sampler, None, KEY, 4)
+    np.testing.assert_allclose(found.support.inputs, np.linspace([0] * 4, [1] * 4, 3).T)
+    assert len(np.unique(found.support.targets)) == 12
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t._replace(support=tuple(t.support)), "support must be a mamljax.Batch.*tuple"),
+        (
+            lambda t: t._replace(query=Batch(t.query.inputs, t.query.targets[:2])),
+            r"the query set must share their leading axis; .*inputs: \(3,\), targets: \(2,\)",
+        ),
+        (
+            lambda t: t._replace(query=Batch(t.query.inputs, t.query.targets[0])),
+            r"the query set must share",
+        ),
+        (
+            lambda t: t._replace(support=Batch(list(t.support.inputs), t.support.targets)),
+            r"inputs in the support set must be an array; got a list of 3",
+        ),
+        (
+            lambda t: t._replace(support=PerStep(Batch(t.support.inputs, t.support.targets[:1]))),
+            r"the support set must share",
+        ),
+        (
+            lambda t: t._replace(query=Batch(np.array(["a", "b", "c"]), t.query.targets)),
+            "inputs in the query set must be an array of numbers; got an array of <U1",
+        ),
+    ],
+)
+def test_sets_that_are_not_examples_side_by_side_are_refused(change, message):
+    with pytest.raises(ArgumentError, match=message):
+        sample_tasks(lambda params, key: change(noise(params, key)), 1.0, KEY, 2)
