@@ -14,7 +14,7 @@ import optax
 
 from mamljax import checks
 from mamljax.checks import ArgumentError
-from mamljax.types import Array, Params, Partition, PyTree
+from mamljax.types import Array, Params, Partition, PyTree, exportable
 
 
 def adam(
@@ -47,6 +47,7 @@ class InnerRule(NamedTuple):
     update: Callable[[PyTree, PyTree, Array], PyTree]
 
 
+@exportable
 class WithRule(NamedTuple):
     """The meta-parameters of a learner whose inner update is an `InnerRule`."""
 

@@ -25,6 +25,7 @@ from mamljax.types import (
     StepFn,
     Task,
     TrainState,
+    WithState,
 )
 
 
@@ -133,10 +134,21 @@ def meta_step(
         )
         if info:
             metrics = metrics._replace(info=info(tasks, opt_state))
-        meta_params = optax.apply_updates(state.meta_params, updates)
+        meta_params = _with_state_of(
+            state.meta_params, optax.apply_updates(state.meta_params, updates)
+        )
         return TrainState(state.step + 1, meta_params, opt_state), metrics
 
     return step
+
+
+def _with_state_of(before: Params, after: Params) -> Params:
+    """`after` with the state of `before`, which decay and noise would move without a gradient."""
+
+    def kept(old, new):
+        return new._replace(state=old.state) if isinstance(old, WithState) else new
+
+    return jax.tree.map(kept, before, after, is_leaf=lambda x: isinstance(x, WithState))
 
 
 def annealed_step(
