@@ -106,6 +106,19 @@ def is_function(name: str, value: Any, signature: str, *, offered: Collection[st
         raise ArgumentError(f"{name} must be a function {signature}; got one of {own}.") from error
 
 
+def is_model(name: str, value: Any) -> None:
+    """Refuse what is no `mamljax.Model`: a named tuple of the functions `init` and `apply`."""
+    functions = [getattr(value, field, None) for field in ("init", "apply")]
+    if not (isinstance(value, tuple) and all(map(callable, functions))):
+        kind = f"class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        raise ArgumentError(
+            f"{name} must be a mamljax.Model; got {kind}. Wrap a Flax Linen module by "
+            "models.from_linen(module), a function that builds a Flax NNX module by "
+            "models.from_nnx(lambda rngs: ...), and any other function by "
+            "models.from_function(apply, init)."
+        )
+
+
 def scalar(name: str, value: Any) -> jax.Array:
     """Return a loss or metric as an array if it is a floating-point scalar, else a ValueError."""
     value = jnp.asarray(value)

@@ -92,7 +92,9 @@ def backprop(
             gradient = share_tasks(on_each_device, mesh, num_tasks, SHARED)
         grads, losses = gradient(meta_params, (tasks, keys))
         grads = jax.tree.map(lambda g: g / num_tasks, grads)
-        return grads, Metrics(jnp.mean(losses), losses, optax.tree.norm(grads))
+        # In half precision the squares of large entries would overflow, and those of small vanish.
+        wide = jax.tree.map(lambda g: g.astype(jnp.promote_types(g.dtype, jnp.float32)), grads)
+        return grads, Metrics(jnp.mean(losses), losses, optax.tree.norm(wide))
 
     return meta_gradient
 
