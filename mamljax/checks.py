@@ -5,6 +5,7 @@ import inspect
 import math
 import numbers
 import operator
+import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -153,6 +154,16 @@ def one_of(name: str, value: Any, allowed: Collection[str]) -> None:
         near = difflib.get_close_matches(str(value), allowed, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ArgumentError(f"{name} must be one of {sorted(allowed)}; got {value!r}.{hint}")
+
+
+def regular_expression(name: str, value: Any) -> re.Pattern[str]:
+    """Return a compiled regular expression, or refuse what is none."""
+    if not isinstance(value, str):
+        raise ArgumentError(f"{name} must be a regular expression, as a string; got {value!r}.")
+    try:
+        return re.compile(value)
+    except re.error as error:
+        raise ArgumentError(f"{name}={value!r} is not a regular expression: {error}.") from error
 
 
 def interval(name: str, bounds: Any) -> None:

@@ -1,6 +1,5 @@
 """Partitions: which part of the meta-parameters adapts in the inner loop."""
 
-import re
 from collections.abc import Callable
 
 import jax
@@ -139,10 +138,5 @@ def _paths(meta_params: Params) -> PyTree:
 
 
 def _searching(pattern: str, name: str) -> Callable[[str], bool]:
-    if not isinstance(pattern, str):
-        raise ArgumentError(f"{name} must be a regular expression, as a string; got {pattern!r}.")
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ArgumentError(f"{name}={pattern!r} is not a regular expression: {error}.") from error
+    compiled = checks.regular_expression(name, pattern)
     return lambda path: compiled.search(path) is not None
