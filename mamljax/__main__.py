@@ -57,7 +57,7 @@ def evaluate(words: Sequence[str]) -> None:
     options = rest[1:]
     if not _gives(options, "--workdir"):
         options = [f"--workdir={Path('runs', f'{experiment}-{weights.stem}-tested')}", *options]
-    train([words[0], f"--config.weights={weights}", *options])
+    train([words[0], f"--config.weights.test={weights}", *options])
 
 
 def report(words: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import inspect
 import math
 import numbers
 import operator
+import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -133,6 +134,19 @@ def is_function(name: str, value: Any, signature: str, *, offered: Collection[st
         raise ArgumentError(f"{name} must be a function {signature}; got one of {own}.") from error
 
 
+def is_model(name: str, value: Any) -> None:
+    """Refuse what is no `mamljax.Model`: a named tuple of the functions `init` and `apply`."""
+    functions = [getattr(value, field, None) for field in ("init", "apply")]
+    if not (isinstance(value, tuple) and all(map(callable, functions))):
+        kind = f"class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        raise ArgumentError(
+            f"{name} must be a mamljax.Model; got {kind}. Wrap a Flax Linen module by "
+            "models.from_linen(module), a function that builds a Flax NNX module by "
+            "models.from_nnx(lambda rngs: ...), and any other function by "
+            "models.from_function(apply, init)."
+        )
+
+
 def scalar(name: str, value: Any) -> jax.Array:
     """Return a loss or metric as an array if it is a floating-point scalar, else a ValueError."""
     value = jnp.asarray(value)
@@ -215,6 +229,16 @@ def one_of(name: str, value: Any, allowed: Collection[str]) -> None:
         near = difflib.get_close_matches(str(value), allowed, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ArgumentError(f"{name} must be one of {sorted(allowed)}; got {value!r}.{hint}")
+
+
+def regular_expression(name: str, value: Any) -> re.Pattern[str]:
+    """Return a compiled regular expression, or refuse what is none."""
+    if not isinstance(value, str):
+        raise ArgumentError(f"{name} must be a regular expression, as a string; got {value!r}.")
+    try:
+        return re.compile(value)
+    except re.error as error:
+        raise ArgumentError(f"{name}={value!r} is not a regular expression: {error}.") from error
 
 
 def interval(name: str, bounds: Any) -> None:

@@ -45,6 +45,7 @@ def evaluate(
     tasks: Task | None = None,
     num_steps: int | None = None,
     metric: LossFn | None = None,
+    stochastic: bool = True,
     task_chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> Scores:
@@ -64,6 +65,8 @@ def evaluate(
       tasks: in place of sampler and number, a batch of tasks whose leaves lead with ``T``.
       num_steps: inner steps ``S``; None takes the learner's own.
       metric: ``(outputs, targets) -> scalar`` on the query set; None takes the learner's loss.
+      stochastic: adapt with a key, so that dropout draws in the inner steps as in training; False
+        adapts without. Predictions on the query set never draw.
       task_chunk: adapt to this many tasks at a time, on each device, which bounds memory. None
         takes what is fastest, see `backprop`.
       mesh: split the tasks over the devices of a mesh, see `sharding.task_mesh`.
@@ -89,6 +92,7 @@ def evaluate(
         num_tasks=number,
         num_steps=num_steps,
         metric=metric,
+        stochastic=stochastic,
         task_chunk=task_chunk,
         mesh=mesh,
     )
@@ -135,6 +139,7 @@ def query_curves(
     num_tasks: int,
     num_steps: int | None,
     metric: LossFn | None = None,
+    stochastic: bool = True,
     task_chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[Array, Array]:
@@ -158,9 +163,8 @@ def query_curves(
         (sampler, meta_params), (data, adapt_key) = shared, each
         # Drawn here: only one chunk of tasks is in memory.
         task = data if sampler is None else sampler(meta_params, data)
-        return query_curve(
-            learner, meta_params, task, adapt_key, num_steps=num_steps, metric=metric
-        )
+        key = adapt_key if stochastic else None
+        return query_curve(learner, meta_params, task, key, num_steps=num_steps, metric=metric)
 
     chunk = tasks_at_a_time(task_chunk, shapes, meta_params)
     each = data, jax.random.split(adapt_key, num_tasks)
@@ -175,7 +179,7 @@ def _one_of(tasks: Task) -> Task:
 _jitted_curves = jax.jit(
     query_curves,
     static_argnums=0,
-    static_argnames=("num_tasks", "num_steps", "metric", "task_chunk", "mesh"),
+    static_argnames=("num_tasks", "num_steps", "metric", "stochastic", "task_chunk", "mesh"),
 )
 
 
@@ -183,18 +187,25 @@ def query_curve(
     learner: Learner,
     meta_params: Params,
     task: Task,
-    key: Array,
+    key: Array | None,
     *,
     num_steps: int | None = None,
     metric: LossFn | None = None,
 ) -> tuple[Array, Array]:
-    """One task's query score and query loss, ``[S + 1]`` each; pure, to be mapped or swept over."""
+    """One task's query score and query loss, ``[S + 1]`` each; pure, to be mapped or swept over.
 
-    support_key, query_key = jax.random.split(key)
+    Without a key it adapts without dropout; a `Drawn` query set needs one.
+    """
+    support_key, query_key = (None, None) if key is None else jax.random.split(key)
 
     def observe(params, step):
         query = task.query
         if isinstance(query, Drawn):
+            if query_key is None:
+                raise ArgumentError(
+                    "a Drawn query set needs a key to be drawn by; got None: evaluate it with "
+                    "stochastic=True."
+                )
             query = query.draw(params, jax.random.fold_in(query_key, step))
         outputs = learner.predict(params, query.inputs, step=step)
         loss = checks.scalar("loss_fn", learner.loss_fn(outputs, query.targets))

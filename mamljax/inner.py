@@ -67,6 +67,9 @@ def unroll(
 ) -> AdaptFn:
     """Repeat an inner step `num_steps` times; differentiable from end to end.
 
+    Each step has a key of its own, folded from that of the call. With None for a key stochastic
+    layers are off, which is adaptation without dropout.
+
     Args:
       inner: the inner step, from `inner_update`.
       num_steps: inner steps per adaptation, 0 or more; a call may ask for another number.
@@ -76,7 +79,8 @@ def unroll(
         slowly and may run faster.
 
     Raises:
-      ArgumentError: for a negative number of steps, or a `PerStep` support of another length.
+      ArgumentError: for a negative number of steps, a `PerStep` support of another length, or a
+        `Drawn` one without a key.
     """
     default_steps = checks.at_least("num_steps", num_steps, 0)
     checks.at_least("scan_unroll", scan_unroll, 1)
@@ -97,9 +101,14 @@ def unroll(
             return observe and observe(inner.params(state, shared), state.step)
 
         def step(state, batch):
-            step_key = jax.random.fold_in(key, state.step)
+            step_key = None if key is None else jax.random.fold_in(key, state.step)
             drawn = None
             if isinstance(support, Drawn):
+                if step_key is None:
+                    raise ArgumentError(
+                        "a Drawn support set is drawn in every inner step, so key must be a key, "
+                        "such as jax.random.key(0); got None, which adapts without one."
+                    )
                 draw_key, step_key = jax.random.split(step_key)
                 batch = drawn = support.draw(inner.params(state, shared), draw_key)
             data = support if batch is None else batch

@@ -14,7 +14,7 @@ import optax
 
 from mamljax import checks
 from mamljax.checks import ArgumentError
-from mamljax.types import Array, Params, Partition, PyTree
+from mamljax.types import Array, Params, Partition, PyTree, exportable
 
 
 def adam(
@@ -25,15 +25,72 @@ def adam(
     `optax.adam` defaults to ``eps_root=0``, and the derivative of ``sqrt(nu)`` is infinite at
     ``nu = 0``: one dead ReLU turns the meta-gradient into NaN. A positive `eps_root` bounds it.
 
+    It computes `in_single_precision`: in half precision `eps_root` would be 0, and so would
+    ``1 - b2`` in bfloat16. With bfloat16 parameters what is left is their own rounding, at most
+    ``2**-8`` of their size in each step. The derivative of a step may be as large as
+    ``learning_rate / sqrt(eps_root)``, which over some steps exceeds the range of float16 where a
+    gradient is zero and its derivative is not: take a larger `eps_root` there.
+
     Raises:
-      ArgumentError: if `eps_root` is not positive.
+      ArgumentError: unless `eps_root` is positive.
     """
+    checks.finite("adam: eps_root", eps_root)
     if eps_root <= 0:
         raise ArgumentError(
             f"adam: eps_root must be positive inside the inner loop; got {eps_root!r}. "
             "With 0 the meta-gradient is NaN wherever a support gradient is exactly zero."
         )
-    return optax.adam(learning_rate, b1=b1, b2=b2, eps_root=eps_root)
+    return in_single_precision(optax.adam(learning_rate, b1=b1, b2=b2, eps_root=eps_root))
+
+
+def in_single_precision(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """An optimizer that computes and keeps its state in float32 where gradients are narrower.
+
+    Its updates are of the gradients' type again; float32 and float64 pass as they are. Squares,
+    small constants and averages over many steps are lost in float16 and bfloat16.
+    """
+    tx = optax.with_extra_args_support(tx)
+
+    def init(params):
+        return tx.init(_widened(params))
+
+    def update(updates, state, params=None, **extra):
+        wide, state = tx.update(_widened(updates), state, _widened(params), **extra)
+        return jax.tree.map(lambda x, like: x.astype(like.dtype), wide, updates), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
+    """Gradients scaled down, where their norm is larger than `max_norm`, to that norm.
+
+    It can be differentiated through: of `optax.clip_by_global_norm` the derivative is NaN where all
+    gradients are zero, since that of a square root is infinite there. The norm is taken
+    `in_single_precision`.
+
+    Args:
+      max_norm: above 0.
+
+    Raises:
+      ArgumentError: if `max_norm` is not positive.
+    """
+    checks.positive("max_norm", max_norm)
+
+    def update(updates, state, params=None):
+        del params
+        squared = optax.tree.norm(updates, squared=True)
+        too_long = squared > max_norm**2
+        # The square root is taken of 1 where its result is not used, so that nothing is infinite.
+        factor = jnp.where(too_long, max_norm / jnp.sqrt(jnp.where(too_long, squared, 1.0)), 1.0)
+        return jax.tree.map(lambda x: factor.astype(x.dtype) * x, updates), state
+
+    return in_single_precision(optax.GradientTransformation(optax.init_empty_state, update))
+
+
+def _widened(tree: PyTree) -> PyTree:
+    return jax.tree.map(
+        lambda x: x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x, tree
+    )
 
 
 class Seen(NamedTuple):
@@ -64,6 +121,7 @@ class InnerRule(NamedTuple):
     start: Callable[[PyTree], PyTree] = lambda adapting: ()
 
 
+@exportable
 class WithRule(NamedTuple):
     """The meta-parameters of a learner whose inner update is an `InnerRule`."""
 

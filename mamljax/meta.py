@@ -25,6 +25,7 @@ from mamljax.types import (
     StepFn,
     Task,
     TrainState,
+    WithState,
 )
 
 
@@ -91,7 +92,9 @@ def backprop(
             gradient = share_tasks(on_each_device, mesh, num_tasks, SHARED)
         grads, losses = gradient(meta_params, (tasks, keys))
         grads = jax.tree.map(lambda g: g / num_tasks, grads)
-        return grads, Metrics(jnp.mean(losses), losses, optax.tree.norm(grads))
+        # In half precision the squares of large entries would overflow, and those of small vanish.
+        wide = jax.tree.map(lambda g: g.astype(jnp.promote_types(g.dtype, jnp.float32)), grads)
+        return grads, Metrics(jnp.mean(losses), losses, optax.tree.norm(wide))
 
     return meta_gradient
 
@@ -133,10 +136,21 @@ def meta_step(
         )
         if info:
             metrics = metrics._replace(info=info(tasks, opt_state))
-        meta_params = optax.apply_updates(state.meta_params, updates)
+        meta_params = _with_state_of(
+            state.meta_params, optax.apply_updates(state.meta_params, updates)
+        )
         return TrainState(state.step + 1, meta_params, opt_state), metrics
 
     return step
+
+
+def _with_state_of(before: Params, after: Params) -> Params:
+    """`after` with the state of `before`, which decay and noise would move without a gradient."""
+
+    def kept(old, new):
+        return new._replace(state=old.state) if isinstance(old, WithState) else new
+
+    return jax.tree.map(kept, before, after, is_leaf=lambda x: isinstance(x, WithState))
 
 
 def annealed_step(

@@ -15,8 +15,10 @@ def task_loss(model: Model, loss_fn: LossFn) -> TaskLossFn:
     """Compose a model and a loss of ``(outputs, targets)`` into the loss of parameters on a batch.
 
     Raises:
-      ArgumentError: while tracing, if the loss is not a floating-point scalar.
+      ArgumentError: for a model that is none, such as a raw Flax module; while tracing, if the
+        loss is not a floating-point scalar.
     """
+    checks.is_model("model", model)
     checks.is_function("loss_fn", loss_fn, "(outputs, targets) -> scalar")
 
     def loss(params, batch, key, step):

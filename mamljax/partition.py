@@ -1,6 +1,5 @@
 """Partitions: which part of the meta-parameters adapts in the inner loop."""
 
-import re
 from collections.abc import Callable
 
 import jax
@@ -8,20 +7,19 @@ import jax.numpy as jnp
 
 from mamljax import checks
 from mamljax.checks import ArgumentError
-from mamljax.types import Params, Partition, PyTree
+from mamljax.types import Params, Partition, PyTree, WithState
 
 
 def all_parameters() -> Partition:
     """Every parameter adapts, as in MAML (Finn et al. 2017)."""
-    return Partition(
-        split=lambda meta_params: (meta_params, ()), merge=lambda adapting, _: adapting
-    )
+    return _selecting(lambda path: True)
 
 
 def by_path(select: str | Callable[[str], bool], *, name: str = "by_path: select") -> Partition:
     """Only the parameters whose path is selected adapt; the others are shared by all tasks.
 
-    A path joins the keys down to a leaf with slashes, such as ``"Dense_2/kernel"``.
+    A path joins the keys down to a leaf with slashes, such as ``"Dense_2/kernel"``. The state of a
+    `WithState` is never selected, and the paths of its parameters begin below it.
 
     Args:
       select: a regular expression searched in the path, or a predicate of the path.
@@ -35,24 +33,50 @@ def by_path(select: str | Callable[[str], bool], *, name: str = "by_path: select
     """
     selected = _searching(select, name) if isinstance(select, str) else select
     checks.is_function(name, selected, "path -> bool, or a regular expression")
-    return _selecting(selected, f"{name}={select!r}")
+
+    def refuse_none(paths):
+        if not any(map(selected, paths)):
+            raise ArgumentError(
+                f"{name}={select!r} selects none of the parameters {paths}, so nothing would "
+                "adapt; select at least one of them."
+            )
+
+    return _selecting(selected, refuse_none)
 
 
 def all_but(pattern: str, *, name: str = "all_but: pattern") -> Partition:
-    """Every parameter adapts but those in whose path the regular expression is found, if any.
+    """Every parameter adapts but those in whose path the regular expression is found.
 
     ``all_but("norm")`` shares the parameters of the norms between tasks, as the MAML authors'
-    classification code does.
+    classification code does. For a network that has none take `all_parameters`.
 
     Args:
       pattern: the regular expression.
       name: what errors call it.
 
+    Raises:
+      ArgumentError: when the expression is malformed, or is found in no path, or in all of them;
+        the paths are listed.
+
     >>> all_but("norm").split({"dense": 1.0, "norm": 2.0})
     ({'dense': 1.0, 'norm': None}, {'dense': None, 'norm': 2.0})
     """
     excluded = _searching(pattern, name)
-    return _selecting(lambda path: not excluded(path), f"{name}={pattern!r}")
+
+    def refuse_none_and_all(paths):
+        found = [path for path in paths if excluded(path)]
+        if not found:
+            raise ArgumentError(
+                f"{name}={pattern!r} is found in none of the parameters {paths}, so all would "
+                "adapt; mend the expression, or say so by partition.all_parameters()."
+            )
+        if len(found) == len(paths):
+            raise ArgumentError(
+                f"{name}={pattern!r} is found in all of the parameters {paths}, so nothing would "
+                "adapt; leave at least one of them out."
+            )
+
+    return _selecting(lambda path: not excluded(path), refuse_none_and_all)
 
 
 def fresh_context(shape: tuple[int, ...]) -> Partition:
@@ -76,17 +100,15 @@ def fresh_context(shape: tuple[int, ...]) -> Partition:
     return Partition(split, merge)
 
 
-def _selecting(selected: Callable[[str], bool], what: str) -> Partition:
+def _selecting(
+    selected: Callable[[str], bool], check: Callable[[list[str]], None] = lambda paths: None
+) -> Partition:
+    """Split by path; `check` is shown the paths of all parameters and may refuse."""
+
     def split(meta_params: Params) -> tuple[PyTree, PyTree]:
-        mask = jax.tree_util.tree_map_with_path(
-            lambda path, _: bool(selected(_path_name(path))), meta_params
-        )
-        if not any(jax.tree.leaves(mask)):
-            paths = [_path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(meta_params)]
-            raise ArgumentError(
-                f"{what} selects none of the parameters {paths}, so nothing would adapt; select "
-                "at least one of them."
-            )
+        paths = _paths(meta_params)
+        check([path for path in jax.tree.leaves(paths) if path is not False])
+        mask = jax.tree.map(lambda path: path is not False and bool(selected(path)), paths)
         adapting = jax.tree.map(lambda keep, leaf: leaf if keep else None, mask, meta_params)
         shared = jax.tree.map(lambda keep, leaf: None if keep else leaf, mask, meta_params)
         return adapting, shared
@@ -99,15 +121,22 @@ def _selecting(selected: Callable[[str], bool], what: str) -> Partition:
     return Partition(split, merge)
 
 
+def _paths(meta_params: Params) -> PyTree:
+    """Every parameter's path in its place; False where there is state."""
+
+    def path_of(path, node, above=()):
+        if isinstance(node, WithState):
+            below = jax.tree_util.tree_map_with_path(
+                lambda rest, leaf: path_of(rest, leaf, (*above, *path)), node.params
+            )
+            return WithState(below, jax.tree.map(lambda _: False, node.state))
+        return jax.tree_util.keystr((*above, *path), simple=True, separator="/")
+
+    return jax.tree_util.tree_map_with_path(
+        path_of, meta_params, is_leaf=lambda x: isinstance(x, WithState)
+    )
+
+
 def _searching(pattern: str, name: str) -> Callable[[str], bool]:
-    if not isinstance(pattern, str):
-        raise ArgumentError(f"{name} must be a regular expression, as a string; got {pattern!r}.")
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ArgumentError(f"{name}={pattern!r} is not a regular expression: {error}.") from error
+    compiled = checks.regular_expression(name, pattern)
     return lambda path: compiled.search(path) is not None
-
-
-def _path_name(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -173,11 +173,13 @@ def _refuse_non_finite(metrics: Metrics, first: int, tasks_of: Callable[[int], T
         what = "every query loss is finite, but the meta-gradient or the meta-parameters are not"
     raise NonFiniteError(
         f"meta-iteration {first + index + 1}: {what}; meta-loss {metrics.loss[index]}, norm of the "
-        f"meta-gradient {metrics.grad_norm[index]}.{_labels(lambda: tasks_of(first + index))} Try "
-        "a smaller inner step size or fewer inner steps, clip the meta-gradient (optax.clip), a "
-        "smaller outer learning rate, or, with an adaptive inner optimizer, a larger eps_root "
-        "(mamljax.inner_optim.adam). Nothing was saved from this call: the last checkpoint before "
-        "it is good."
+        f"meta-gradient {metrics.grad_norm[index]}.{_labels(lambda: tasks_of(first + index))} "
+        "Look first whether the inputs and targets of these tasks are finite. If they are, try a "
+        "smaller inner step size or fewer inner steps, clip the meta-gradient (optax.clip), or a "
+        "smaller outer learning rate. An inner optimizer that takes a root or a norm has no "
+        "derivative where a gradient is zero: take mamljax.inner_optim.adam, with a larger "
+        "eps_root, for optax.adam and its like, and mamljax.inner_optim.clip_by_global_norm for "
+        "optax's. Nothing was saved from this call: the last checkpoint before it is good."
     )
 
 

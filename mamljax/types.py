@@ -4,16 +4,43 @@ Axis letters used in every docstring: ``T`` tasks, ``K`` shots, ``Q`` queries, `
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
+from jax import export
 
 Array = jax.Array
 PyTree = Any
 Params = PyTree
 """Any pytree of floating-point arrays."""
 
+_Tuple = TypeVar("_Tuple", bound=type)
 
+
+def exportable(kind: _Tuple) -> _Tuple:
+    """Let functions of this named tuple be serialised by `jax.export`, under the tuple's name."""
+    export.register_namedtuple_serialization(kind, serialized_name=f"mamljax.{kind.__name__}")
+    return kind
+
+
+@exportable
+class WithState(NamedTuple):
+    """Parameters of a network, and the state that it has besides, which nothing moves.
+
+    State are running averages, constants, vectors of a spectral norm. It has no gradient, never
+    adapts, and no outer optimizer changes it; but it is initialised, saved and loaded with the
+    parameters.
+
+    params: any pytree of floating-point arrays.
+    state: a pytree of floating-point arrays; None stands for what is no floating-point array,
+      which the model draws by itself, always the same.
+    """
+
+    params: PyTree
+    state: PyTree
+
+
+@exportable
 class Batch(NamedTuple):
     """Examples of one task. Both fields are pytrees whose leaves share their leading axis."""
 
@@ -61,6 +88,7 @@ class Weighted(NamedTuple):
     weights: Array
 
 
+@exportable
 class PerStep(NamedTuple):
     """A support set with fresh data for every inner step: leaves have a leading axis ``S``.
 
@@ -83,6 +111,7 @@ class Drawn(NamedTuple):
     draw: Callable[[Params, Array], "Batch"]
 
 
+@exportable
 class Task(NamedTuple):
     """One task: adapt on `support`, score on `query`.
 
@@ -94,6 +123,7 @@ class Task(NamedTuple):
     query: Any
 
 
+@exportable
 class Adapted(NamedTuple):
     """The result of an adaptation.
 
@@ -191,13 +221,14 @@ class InnerStep(NamedTuple):
     """
 
     start: Callable[[Params], tuple[InnerState, PyTree]]
-    step: Callable[[InnerState, PyTree, PyTree, Array], tuple[InnerState, Array]]
+    step: Callable[[InnerState, PyTree, PyTree, Array | None], tuple[InnerState, Array]]
     params: Callable[[InnerState, PyTree], Params]
 
 
 class AdaptFn(Protocol):
     """Adapt meta-parameters to one task.
 
+    key: of stochastic layers, and of what is drawn; None adapts without either.
     num_steps: inner steps; None takes the number the function was built with.
     observe: ``(params, step) -> pytree``, called before the first inner step and after each one.
     """
@@ -206,7 +237,7 @@ class AdaptFn(Protocol):
         self,
         meta_params: Params,
         support: Batch | PerStep | Drawn,
-        key: Array,
+        key: Array | None,
         *,
         num_steps: int | None = None,
         observe: Callable[[Params, Any], PyTree] | None = None,

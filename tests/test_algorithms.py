@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen, nnx
 from jax.flatten_util import ravel_pytree
 
 from mamljax import (
@@ -12,6 +13,7 @@ from mamljax import (
     PerStep,
     Task,
     algorithms,
+    baselines,
     inner_optim,
     losses,
     maml,
@@ -20,6 +22,7 @@ from mamljax import (
     models,
     partition,
     query_loss,
+    rl,
 )
 from mamljax.implicit import implicit, proximal
 from mamljax.inner import unroll
@@ -463,3 +466,31 @@ def test_wrong_arguments_are_called_by_their_names(method, options, message):
 def test_what_shares_a_rate_is_one_of_three(per):
     with pytest.raises(ValueError, match="per"):
         algorithms.meta_sgd(MODEL, MSE, per=per)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        linen.Dense(1),
+        linen.Dense,
+        nnx.Linear(1, 1, rngs=nnx.Rngs(0)),
+        lambda params, inputs: inputs,
+    ],
+    ids=["linen", "class", "nnx", "function"],
+)
+@pytest.mark.parametrize(
+    "method",
+    [
+        maml,
+        algorithms.meta_sgd,
+        algorithms.imaml,
+        algorithms.reptile,
+        lambda model, loss_fn: algorithms.cavia(model, loss_fn, (2,)),
+        lambda model, loss_fn: baselines.prototypical(model, ways=2),
+        lambda model, loss_fn: rl.maml(model),
+    ],
+    ids=["maml", "meta_sgd", "imaml", "reptile", "cavia", "prototypical", "rl.maml"],
+)
+def test_what_is_no_model_is_pointed_to_the_adapters(method, model):
+    with pytest.raises(TypeError, match=r"must be a mamljax.Model; got .*from_linen.*from_nnx"):
+        method(model, losses.mean_squared_error)

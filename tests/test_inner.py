@@ -1,5 +1,7 @@
 """The inner loop against plain Python loops, and every kind of support set it accepts."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -247,6 +249,82 @@ def test_adam_survives_a_gradient_of_exactly_zero(num_steps):
 
     assert np.isnan(gradient_with(optax.adam(0.01))).any()
     assert np.isfinite(gradient_with(inner_optim.adam(0.01))).all()
+
+
+def half_precision_learner(tx, dtype):
+    """A learner of linear regression with three steps, its parameters and one task."""
+    cast = functools.partial(jax.tree.map, lambda x: jnp.asarray(x, dtype))
+    learner = maml(linear_model(), losses.mean_squared_error, inner_tx=tx, num_steps=3)
+    params = cast({"w": jnp.array([0.3, 0.7]), "b": jnp.array(-0.2)})
+    return (
+        learner,
+        params,
+        cast(jax.tree.map(lambda x: x[None], Task(regression(0), regression(1)))),
+    )
+
+
+NARROW = [
+    inner_optim.adam(0.05),
+    optax.chain(inner_optim.clip_by_global_norm(0.5), optax.sgd(0.1)),
+    inner_optim.in_single_precision(optax.rmsprop(0.05)),
+]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("tx", NARROW, ids=["adam", "clip", "rmsprop"])
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_low_precision_is_near_to_double(tx, dtype):
+    def both(dtype):
+        learner, params, tasks = half_precision_learner(tx, dtype)
+        support = jax.tree.map(lambda x: x[0], tasks.support)
+        adapted = learner.adapt(params, support, KEY).params
+        found = adapted, learner.meta_gradient(params, tasks, KEY)[0]
+        assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype(dtype)}
+        return [
+            np.concatenate([np.ravel(x) for x in jax.tree.leaves(t)], dtype=float) for t in found
+        ]
+
+    # Three steps with a rounding of parameters, predictions and gradients in each.
+    for found, expected in zip(both(dtype), both(jnp.float64), strict=True):
+        error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+        assert error < 2 * jnp.finfo(dtype).eps
+
+
+@pytest.mark.parametrize(
+    ("tx", "dtype"),
+    [
+        (inner_optim.adam(0.05, eps_root=1e-3), jnp.float16),  # 1e-8 would exceed its range
+        (inner_optim.adam(0.05), jnp.bfloat16),
+        (inner_optim.clip_by_global_norm(0.5), jnp.float16),
+        (inner_optim.clip_by_global_norm(0.5), jnp.bfloat16),
+        (inner_optim.clip_by_global_norm(0.5), jnp.float32),
+    ],
+)
+def test_a_gradient_of_zero_has_a_finite_meta_gradient_in_every_precision(tx, dtype):
+    learner, params, tasks = half_precision_learner(tx, dtype)
+    # Without targets and parameters the support gradient is zero.
+    zero = jax.tree.map(jnp.zeros_like, params)
+    tasks = tasks._replace(support=tasks.support._replace(targets=tasks.support.targets * 0))
+    gradient, metrics = learner.meta_gradient(zero, tasks, KEY)
+    assert np.isfinite(metrics.grad_norm)
+    assert metrics.grad_norm > 0
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))
+
+
+def test_clipping_scales_to_the_norm_and_leaves_the_rest(assert_close):
+    tx, theirs = inner_optim.clip_by_global_norm(1.0), optax.clip_by_global_norm(1.0)
+    for scale in (0.1, 10.0):
+        gradients = {"a": scale * jnp.array([0.3, -0.4]), "b": scale * jnp.array(0.5)}
+        found, expected = (each.update(gradients, each.init(gradients))[0] for each in (tx, theirs))
+        assert_close(found, expected, 1e-6)
+    zero = jnp.zeros(2)
+    derivative = jax.jacobian(lambda g: tx.update(g, tx.init(g))[0])(zero)
+    np.testing.assert_array_equal(derivative, np.eye(2))  # below the norm it is the identity
+    # In float16 the square of 300 is infinite.
+    large = jnp.array([300.0, 400.0], jnp.float16)
+    np.testing.assert_allclose(tx.update(large, tx.init(large))[0], [0.6, 0.8], rtol=1e-3)
+    with pytest.raises(ValueError, match="max_norm must be a finite number > 0; got 0"):
+        inner_optim.clip_by_global_norm(0)
 
 
 @pytest.mark.parametrize("eps_root", [0, -1e-8])

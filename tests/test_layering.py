@@ -169,7 +169,7 @@ def test_core_needs_only_jax_and_optax():
 
 
 def test_models_may_add_flax():
-    allowed = {"flax", "jax", "numpy", "mamljax", *sys.stdlib_module_names}
+    allowed = {"flax", "jax", "numpy", "mamljax", "safetensors", *sys.stdlib_module_names}
     outside = {
         module.split(".")[0]
         for name, path in sources()

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mamljax import algorithms, losses, models
 from mamljax.partition import all_but, all_parameters, by_path
+from mamljax.types import WithState
 
 KEY = jax.random.key(0)
 
@@ -52,7 +54,6 @@ def test_all_parameters_adapt_by_default():
     [
         ("head", [1.0, 2.0]),
         ("^body/1/|bias$", [1.0, 3.0]),
-        ("norm", [1.0, 2.0, 3.0, 4.0]),  # a network without a norm adapts as a whole
     ],
 )
 def test_all_but_is_the_other_side_of_by_path(pattern, adapting):
@@ -61,8 +62,7 @@ def test_all_but_is_the_other_side_of_by_path(pattern, adapting):
     assert jax.tree.leaves(chosen) == adapting
     assert sorted(jax.tree.leaves(shared) + adapting) == [1.0, 2.0, 3.0, 4.0]
     assert partition.merge(chosen, shared) == TREE
-    if len(adapting) < 4:
-        assert by_path(pattern).split(TREE) == (shared, chosen)
+    assert by_path(pattern).split(TREE) == (shared, chosen)
 
 
 def test_merge_takes_the_adapted_values():
@@ -92,8 +92,41 @@ def test_selecting_nothing_lists_the_paths():
 
 
 def test_excluding_everything_lists_the_paths():
-    with pytest.raises(ValueError, match=r"selects none .*'body/0/kernel'.*nothing would adapt"):
+    with pytest.raises(ValueError, match=r"found in all .*'body/0/kernel'.*nothing would adapt"):
         all_but("").split(TREE)
+
+
+@pytest.mark.parametrize(
+    "partition",
+    [all_but("bakbone"), all_but("^norm|Norm"), all_but("kernel/")],
+    ids=["misspelt", "no norm", "beyond a leaf"],
+)
+def test_excluding_nothing_lists_the_paths(partition):
+    with pytest.raises(ValueError, match=r"found in none .*'body/0/kernel'.*all_parameters\(\)"):
+        partition.split(TREE)
+
+
+def test_boil_without_such_a_head_lists_the_paths(tasks_of):
+    learner = algorithms.boil(models.mlp((3, 1)), losses.mean_squared_error, "head")
+    params = learner.init(KEY, tasks_of(1).support.inputs[0])
+    with pytest.raises(ValueError, match=r"boil: head='head' is found in none .*'Dense_0/bias'"):
+        learner.objective(params, jax.tree.map(lambda x: x[0], tasks_of(1)), KEY)
+
+
+def test_state_never_adapts_and_paths_begin_below_it():
+    tree = {"net": WithState(TREE, {"constants": {"kernel": 5.0}}), "kernel": 6.0}
+    for partition, adapting in [
+        (all_parameters(), [6.0, 1.0, 2.0, 3.0, 4.0]),
+        (by_path("kernel"), [6.0, 1.0, 2.0, 3.0]),
+        (by_path("^net/head/"), [3.0, 4.0]),
+        (all_but("^net/body/"), [6.0, 3.0, 4.0]),
+    ]:
+        chosen, shared = partition.split(tree)
+        assert jax.tree.leaves(chosen) == adapting
+        assert 5.0 in jax.tree.leaves(shared)
+        assert partition.merge(chosen, shared) == tree
+    with pytest.raises(ValueError, match="selects none"):
+        by_path("constants").split(tree)
 
 
 def test_malformed_expression_is_refused_at_once():

@@ -70,9 +70,13 @@ def base(source: str, network: str, variant: Variant) -> Any:
     config.data.grayscale = False  # read your own images in one channel instead of three
     config.data.rotate = False  # turn the images of each class by a multiple of 90 degrees
 
-    # Test these instead of training: the weights.npz of a run, or weights that others trained, see
-    # mamljax.models.weights.
-    config.weights = ""
+    # Files: the weights.npz of a run, or weights that others trained, see mamljax.models.weights.
+    config.weights = ConfigDict()
+    config.weights.test = ""  # test these instead of training
+    # Begin training from these, the whole network or what of it the file has. A run of `pretrained`
+    # gives its network without the classifier.
+    config.weights.start = ""
+    config.weights.only = ""  # of these, arrays in whose name this regular expression is found
 
     config.task = ConfigDict()
     config.task.ways = Count(ways)  # classes per task

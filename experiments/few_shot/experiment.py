@@ -1,6 +1,7 @@
 """Few-shot image classification (Finn et al. 2017, section 5.2): train, choose, test, report."""
 
 import functools
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from mamljax.running.progress import progress
 from mamljax.running.report import Record, Report
 from mamljax.sharding import largest_task_mesh, training_mesh
 from mamljax.tuning import tune_inner_lr
-from mamljax.types import Params, Sampler
+from mamljax.types import Learner, Params, Sampler
 
 
 class Setting(NamedTuple):
@@ -51,7 +52,7 @@ def run(config: Config, workdir: Path) -> Record:
     report = Report(workdir, f"few-shot {config.data.source}", config.to_dict())
     setting = prepare(config)
     workdir.mkdir(parents=True, exist_ok=True)
-    trained = imported(setting) if config.weights else trained_run(setting, workdir)
+    trained = imported(setting) if config.weights.test else trained_run(setting, workdir)
     chosen_lr = tune(setting, trained.meta_params)
     test(setting, trained.meta_params, chosen_lr, report)
     if processes.is_first():
@@ -67,21 +68,30 @@ def prepare(config: Config) -> Setting:
     """
     checks.one_of("config.method", config.method, methods.METHODS)
     checks.one_of("config.model.network", config.model.network, methods.NETWORKS)
-    train_set = None if config.weights else load(config, "train")
+    if config.weights.test and config.weights.start:
+        raise ArgumentError(
+            "config.weights.test tests weights without training, config.weights.start begins "
+            "training from them: give one of both."
+        )
+    train_set = None if config.weights.test else load(config, "train")
     test_set = load(config, config.evaluate.split)
     seed = jax.random.key(config.seed)
     names: list[str] = ["train", "validate", "tune", "test"]
     keys = dict(zip(names, jax.random.split(seed, len(names)), strict=True))
     mesh = training_mesh(config.train.meta_batch)
     classes = 1 if train_set is None else len(train_set.names)
-    method = methods.build(config, test_set.images.shape[2:], classes, mesh)
+    shape = test_set.images.shape[2:]
+    method = methods.build(config, shape, classes, mesh)
+    if config.weights.start:
+        method = method._replace(learner=started(config, method.learner))
+        jax.eval_shape(method.learner.init, seed, jnp.zeros((1, *shape)))  # they have to fit
     # Too many ways, shots or queries show here.
     test_tasks = {q: task_sampler(config, test_set, q) for q in config.evaluate.queries}
     validation = None
     if has_validation(config):
         images = load(config, "validation")
         validation = task_sampler(config, images, config.evaluate.queries[0])
-    classes, shape = len(test_set.names), test_set.images.shape[2:]
+    classes = len(test_set.names)
     return Setting(config, method, train_set, validation, test_tasks, classes, shape, keys)
 
 
@@ -144,12 +154,34 @@ def trained_run(setting: Setting, workdir: Path) -> Run:
 
 def imported(setting: Setting) -> Run:
     """Weights of an earlier run, or of others, see `mamljax.models.weights`."""
-    path = Path(setting.config.weights)
-    if not path.is_file():
-        raise ArgumentError(f"config.weights: there is no file {path}.")
+    path = weights_file(setting.config, "test")
     example = jnp.zeros((1, *setting.image_shape))
     like = jax.eval_shape(setting.method.learner.init, setting.keys["train"], example)
     return Run(weights.load(path, like), {"imported": str(path)})
+
+
+def weights_file(config: Config, use: str) -> Path:
+    """The file that ``config.weights`` names for a use, ``test`` or ``start``."""
+    path = Path(config.weights[use])
+    if not path.is_file():
+        raise ArgumentError(f"config.weights.{use}: there is no file {path}.")
+    return path
+
+
+def started(config: Config, learner: Learner) -> Learner:
+    """The learner, which begins from the config's weights wherever the file has them."""
+    arrays = weights.read(weights_file(config, "start"))
+    if config.method != "pretrained" and any(name.startswith("body/") for name in arrays):
+        # From a run of it: the network beside a classifier of all training classes.
+        arrays |= {name.removeprefix("body/"): x for name, x in arrays.items()}
+        arrays = {name: x for name, x in arrays.items() if not name.startswith("head/")}
+    only = checks.regular_expression("config.weights.only", config.weights.only)
+    arrays = {name: x for name, x in arrays.items() if only.search(name)}
+
+    def init(key, inputs):
+        return weights.from_arrays(arrays, learner.init(key, inputs), partial=True)
+
+    return learner._replace(init=init)
 
 
 def outer_optimizer(config: Config) -> optax.GradientTransformation:
@@ -174,6 +206,12 @@ def depends_on(config: Config) -> dict[str, Any]:
     if config.data.source == "folder":  # whose content its name does not tell
         images += ("dir", "image_size", "resize", "grayscale")
     fields["data"] = {name: values["data"][name] for name in images}
+    if config.weights.start:
+        content = weights_file(config, "start").read_bytes()
+        fields["weights"] = {
+            "start": hashlib.sha256(content).hexdigest(),
+            "only": config.weights.only,
+        }
     return fields
 
 

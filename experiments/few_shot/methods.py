@@ -12,7 +12,7 @@ from mamljax.data import ImageSet
 from mamljax.losses import cross_entropy
 from mamljax.partition import all_but, all_parameters
 from mamljax.tasks import episodes
-from mamljax.types import Array, Learner, Model, Params, Sampler
+from mamljax.types import Array, Learner, Model, Params, Partition, Sampler
 
 
 class Tested(NamedTuple):
@@ -104,7 +104,7 @@ def build(config: Config, image_shape: tuple[int, ...], classes: int, mesh: Mesh
 
 def _gradient_based(config: Config, image_shape: tuple[int, ...], shared: dict) -> Method:
     model = network(config, config.task.ways)
-    partition = all_parameters() if config.model.adapt_norm else all_but("norm")
+    partition = _partition(config)
 
     def learner(inner_lr: float) -> Learner:
         options = {"inner_lr": inner_lr, "num_steps": config.train.num_inner_steps}
@@ -117,6 +117,14 @@ def _gradient_based(config: Config, image_shape: tuple[int, ...], shared: dict) 
 
     tested = {config.method: Tested(learner)}
     return _episodic(config, learner(config.train.inner_lr), tested)
+
+
+def _partition(config: Config) -> Partition:
+    """Without the parameters of norms, unless these adapt, or there are none."""
+    there_are = config.model.norm_scale or config.model.norm_offset
+    if config.model.norm == "none" or config.model.adapt_norm or not there_are:
+        return all_parameters()
+    return all_but("norm")
 
 
 def _episodic(config: Config, learner: Learner, tested: Mapping[str, Tested]) -> Method:

@@ -158,7 +158,7 @@ def verify(row: Row, places: Places, told: Callable[[str], None]) -> Verified | 
         return None
     told(f"{row.name}: testing {weights.name}")
     with tempfile.TemporaryDirectory() as workdir:
-        command = [*words(row, seed, places, Path(workdir)), f"--config.weights={weights}"]
+        command = [*words(row, seed, places, Path(workdir)), f"--config.weights.test={weights}"]
         done = subprocess.run(
             [sys.executable, *command],
             env=_environment(),

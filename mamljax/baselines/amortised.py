@@ -10,9 +10,20 @@ from jax.sharding import Mesh
 from mamljax.checks import ArgumentError
 from mamljax.meta import backprop
 from mamljax.objective import query_loss, task_loss
-from mamljax.types import Adapted, Array, Batch, Learner, LossFn, Model, Params, PyTree
+from mamljax.types import (
+    Adapted,
+    Array,
+    Batch,
+    Learner,
+    LossFn,
+    Model,
+    Params,
+    PyTree,
+    exportable,
+)
 
 
+@exportable
 class Encoded(NamedTuple):
     """The adapted parameters of an `amortised` method: its weights, and what it read."""
 
@@ -22,7 +33,7 @@ class Encoded(NamedTuple):
 
 def amortised(
     model: Model,
-    encode: Callable[[Params, Batch, Array], PyTree],
+    encode: Callable[[Params, Batch, Array | None], PyTree],
     loss_fn: LossFn,
     *,
     task_chunk: int | None = None,

@@ -49,6 +49,7 @@ def linear(head: Params, features: Array) -> Array:
 
 def flattened(model: Model) -> Model:
     """The same model with its outputs flattened, ``[K, ...] -> [K, D]``."""
+    checks.is_model("embedding", model)
 
     def apply(params, inputs, *, key=None, step=0):
         outputs = model.apply(params, inputs, key=key, step=step)

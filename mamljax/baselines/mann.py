@@ -11,9 +11,10 @@ from mamljax.baselines.amortised import amortised
 from mamljax.baselines.metric import cosine_similarity
 from mamljax.checks import ArgumentError
 from mamljax.losses import cross_entropy, one_hot
-from mamljax.types import Array, Learner, LossFn, Model
+from mamljax.types import Array, Learner, LossFn, Model, exportable
 
 
+@exportable
 class MemoryState(NamedTuple):
     """The state that the network carries from one example to the next.
 
@@ -92,8 +93,9 @@ def mann(
     """A memory-augmented network that reads the support set, then answers each query.
 
     Santoro et al. 2016 present each label with the next example of a sequence, and score them all.
-    To compare on few-shot tasks, support examples come here with their own labels, in random order;
-    each query, without a label, is answered from the state after the last; only queries are scored.
+    To compare on few-shot tasks, support examples come here with their own labels, in random order
+    (without a key, in the order given); each query, without a label, is answered from the state
+    after the last; only queries are scored.
 
     Args:
       ways: classes ``N`` of a task; labels are 0 to N - 1.
@@ -121,7 +123,8 @@ def mann(
     def encode(meta_params, support, key):
         inputs, dtype = support.inputs, support.inputs.dtype
         labels = one_hot(support.targets, ways, dtype)
-        order = jax.random.permutation(key, inputs.shape[0])
+        order = jnp.arange(inputs.shape[0])
+        order = order if key is None else jax.random.permutation(key, order)
 
         def present(state, example):
             return cell.apply({"params": meta_params}, state, *example)[0], None

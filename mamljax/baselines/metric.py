@@ -1,7 +1,7 @@
 """Comparing queries with an embedded support set: prototypes, attention, twins, neighbours.
 
 Support and query sets are embedded apart, so an embedding with batch normalisation uses the
-statistics of each, as everywhere in this library (see `mamljax.models.adapters`).
+statistics of each, as everywhere in this library (see `mamljax.models.modes`).
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -14,9 +14,10 @@ from mamljax import checks
 from mamljax.baselines.amortised import amortised
 from mamljax.baselines.head import flattened, linear, with_head
 from mamljax.losses import cross_entropy, one_hot
-from mamljax.types import Array, Learner, LossFn, Model, Params
+from mamljax.types import Array, Learner, LossFn, Model, Params, exportable
 
 
+@exportable
 class Support(NamedTuple):
     """An embedded support set: features ``[K, D]`` and one-hot labels ``[K, N]``."""
 

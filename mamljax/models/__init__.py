@@ -1,10 +1,12 @@
 """Networks as pure functions: adapters for Flax and plain functions, and the paper's networks."""
 
-from mamljax.models.adapters import from_function, from_linen, from_nnx
 from mamljax.models.context import with_context
 from mamljax.models.conv import ConvNet, conv_net, miniimagenet_net, omniglot_net
 from mamljax.models.convolution import convolution, max_pool
+from mamljax.models.function import from_function
+from mamljax.models.linen import from_linen
 from mamljax.models.mlp import MLP, mlp
+from mamljax.models.nnx import from_nnx
 from mamljax.models.norm import Norm
 from mamljax.models.policy import Gaussian, gaussian_policy
 

@@ -25,8 +25,9 @@ def with_context(model: Model, shape: tuple[int, ...]) -> Model:
         repeated.
 
     Raises:
-      ArgumentError: for an empty shape, or one that does not fit the inputs.
+      ArgumentError: for what is no model, an empty shape, or one that does not fit the inputs.
     """
+    checks.is_model("model", model)
     shape = checks.sizes("shape", shape)
     if not shape:
         raise ArgumentError("shape must name at least the number of features; got an empty tuple.")

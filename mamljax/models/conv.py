@@ -1,5 +1,6 @@
 """The convolutional networks of few-shot classification."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,8 @@ from flax import linen as nn
 
 from mamljax import checks
 from mamljax.checks import ArgumentError
-from mamljax.models.adapters import from_linen
 from mamljax.models.convolution import convolution, max_pool
+from mamljax.models.linen import from_linen
 from mamljax.models.norm import NORMS, Norm
 from mamljax.types import Model
 
@@ -89,7 +90,8 @@ class ConvNet(nn.Module):
                 f"conv_net: {self.blocks} blocks leave nothing of the images; use fewer blocks or "
                 "larger images."
             )
-        x = jnp.mean(x, (1, 2)) if self.readout == "mean" else x.reshape(len(x), -1)
+        flat = x.shape[0], math.prod(x.shape[1:])
+        x = jnp.mean(x, (1, 2)) if self.readout == "mean" else x.reshape(flat)
         if self.outputs is None:
             return x
         return nn.Dense(self.outputs, kernel_init=self.head_init, name="head")(x)

@@ -174,20 +174,25 @@ def _trilinear(image_shape, kernel_shape, stride):
 
 
 def _block(count, size):
-    """Return how many of `count` images with `size` entries of patches each to take at a time."""
+    """Return how many of `count` images with `size` entries of patches each to take at a time.
+
+    All of them where `count` is a symbol of `jax.export`, which no number is known to divide.
+    """
+    if not isinstance(count, int):
+        return count
     limit = max(BLOCK_SIZE.get(jax.default_backend(), count * size) // size, 1)
     return max(n for n in range(1, min(limit, count) + 1) if count % n == 0)
 
 
 def _in_blocks(function, block, images):
-    if block == len(images):
+    if block == images.shape[0]:
         return function(images)
     found = lax.map(function, images.reshape(-1, block, *images.shape[1:]))
     return found.reshape(-1, *found.shape[2:])
 
 
 def _sum_of_blocks(function, block, *arrays):
-    if block == len(arrays[0]):
+    if block == arrays[0].shape[0]:
         return function(*arrays)
     blocks = [x.reshape(-1, block, *x.shape[1:]) for x in arrays]
     found = jax.eval_shape(function, *(x[0] for x in blocks))
@@ -200,7 +205,7 @@ def _transposed_product(x, dy):
     # XLA's CPU product with a transposed left side runs at two thirds of the rate of a plain one.
     # So the smaller side is transposed beforehand, as long as that stays in the processor's cache;
     # the barrier keeps XLA from undoing it.
-    if dy.size <= CACHED_SIZE:
+    if isinstance(dy.size, int) and dy.size <= CACHED_SIZE:  # not a symbol of jax.export
         return (lax.optimization_barrier(dy.T) @ x).T
     return lax.dot_general(x, dy, (((0,), (0,)), ((), ())))
 

@@ -1,5 +1,6 @@
 """The fully connected network."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from flax import linen as nn
 
 from mamljax import checks
 from mamljax.checks import ArgumentError
-from mamljax.models.adapters import from_linen
+from mamljax.models.linen import from_linen
 from mamljax.models.norm import NORMS, Norm
 from mamljax.types import Model
 
@@ -41,7 +42,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """``[K, ...] -> [K, features[-1]]``."""
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], math.prod(x.shape[1:]))
         for index, width in enumerate(self.features[:-1]):
             x = nn.Dense(width, kernel_init=self.kernel_init)(x)
             x = Norm(self.norm, self.norm_scale, self.norm_offset, name=f"norm_{index}")(x)

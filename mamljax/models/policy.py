@@ -10,10 +10,11 @@ from flax import linen as nn
 
 from mamljax import checks
 from mamljax.checks import ArgumentError
-from mamljax.models.adapters import from_linen
-from mamljax.types import Array, Model
+from mamljax.models.linen import from_linen
+from mamljax.types import Array, Model, exportable
 
 
+@exportable
 class Gaussian(NamedTuple):
     """Independent normal distributions of the entries of an action.
 

@@ -12,7 +12,7 @@ from PIL import Image
 from configs import cifar_fs, miniimagenet, omniglot
 from configs.base import few_shot
 from experiments.few_shot import experiment, methods
-from mamljax import data, models
+from mamljax import Batch, data, models
 from mamljax.checks import ArgumentError
 from mamljax.models import weights
 from mamljax.train import NonFiniteError
@@ -116,10 +116,10 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(config, tmp_path):
 
 def test_weights_are_evaluated_without_training(config, tmp_path):
     first = experiment.run(config, tmp_path / "first")
-    config.weights = str(tmp_path / "first" / "weights.npz")
+    config.weights.test = str(tmp_path / "first" / "weights.npz")
     again = experiment.run(config, tmp_path / "again")
     assert again["results"] == first["results"]
-    assert again["train"] == {"maml": {"imported": config.weights}}
+    assert again["train"] == {"maml": {"imported": config.weights.test}}
     assert not (tmp_path / "again" / "checkpoints").exists()
     config.evaluate.update(split="validation", num_inner_steps=4, inner_lr=0.1, queries=(3,))
     (row,) = experiment.run(config, tmp_path / "other")["results"]
@@ -159,22 +159,85 @@ def test_without_validation_classes_the_last_checkpoint_is_tested(config, tmp_pa
         ({"model.norm": "bach"}, "norm must be one of .* Did you mean 'batch'"),
         ({"data.source": "omniglott"}, "source must be one of"),
         ({"data.image_size": (13, 13)}, "12 x 12|12x12"),
-        ({"weights": "nowhere.npz"}, "no file nowhere.npz"),
+        ({"weights.test": "nowhere.npz"}, "config.weights.test: there is no file nowhere.npz"),
+        ({"weights.start": "nowhere.npz"}, "config.weights.start: there is no file nowhere.npz"),
+        ({"weights.start": "a.npz", "weights.test": "a.npz"}, "give one of both"),
+        ({"weights.start": __file__}, "read from .npz and .safetensors files"),
     ],
 )
 def test_a_wrong_value_ends_at_the_door(config, tmp_path, change, message):
     with config.unlocked():
         config.update_from_flattened_dict(change)
     work = tmp_path / "work"
-    with pytest.raises(ArgumentError) as caught:
+    with pytest.raises(ArgumentError, match=message):
         experiment.run(config, work)
-    assert caught.match(message)
     assert not (work / "checkpoints").exists()
+
+
+def start_of(config):
+    """The parameters before training, and what a resumed run has to agree on."""
+    setting = experiment.prepare(config)
+    params = setting.method.learner.init(jax.random.key(0), np.zeros((1, SIDE, SIDE, 3)))
+    return weights.to_arrays(params), experiment.depends_on(config)
+
+
+def test_training_begins_from_weights_whole_or_in_part(config, tmp_path):
+    fresh, free = start_of(config)
+    given = {name: x + 1.0 for name, x in fresh.items()}
+    config.weights.start = str(tmp_path / "w.npz")
+    np.savez(config.weights.start, **given)
+    found, depends = start_of(config)
+    jax.tree.map(np.testing.assert_array_equal, found, given)
+    assert free == {name: x for name, x in depends.items() if name != "weights"}
+    config.weights.only = "^Dense_[01]/"
+    found, _ = start_of(config)
+    for name, x in found.items():
+        first = name.startswith(("Dense_0/", "Dense_1/"))
+        np.testing.assert_array_equal(x, (given if first else fresh)[name])
+    # The run itself goes on from there, and refuses to be resumed from others.
+    config.train.update(num_iterations=1, meta_lr=0.0)
+    config.log.update(every=1, checkpoint_every=1)
+    experiment.run(config, tmp_path / "run")
+    trained = weights_of(tmp_path / "run")
+    np.testing.assert_array_equal(trained["Dense_0/kernel"], given["Dense_0/kernel"])
+    np.savez(config.weights.start, **fresh)
+    with pytest.raises(ValueError, match="weights"):
+        experiment.run(config, tmp_path / "run")
+    config.weights.only = "conv"
+    with pytest.raises(ValueError, match=r"Dense_0/kernel: expected .* got nothing"):
+        experiment.run(config, tmp_path / "other")
+
+
+def test_training_begins_from_a_pretrained_network(config, tmp_path):
+    config.method = "pretrained"
+    fresh, _ = start_of(config)
+    given = {name: x + 1.0 for name, x in fresh.items()}
+    np.savez(tmp_path / "w.npz", **given)
+    config.method, config.weights.start = "maml", str(tmp_path / "w.npz")
+    found, _ = start_of(config)
+    shared = [name for name in found if f"body/{name}" in given]
+    assert "Dense_3/kernel" in shared
+    # The embedding of the dense network ends without a norm, and has no outputs for ways.
+    assert set(found) - set(shared) == {"Dense_4/kernel", "Dense_4/bias", "norm_3/offset"}
+    for name in shared:
+        np.testing.assert_array_equal(found[name], given[f"body/{name}"])
+
+
+@pytest.mark.parametrize(
+    "change", [{"norm": "none"}, {"norm_offset": False}, {"adapt_norm": True}], ids=str
+)
+@pytest.mark.parametrize("network", ["dense", "omniglot"])
+def test_without_parameters_to_share_all_adapt(config, change, network):
+    config.model.update(network=network, **change)
+    learner = methods.build(config, (SIDE, SIDE, 3), 8, None).learner
+    params = learner.init(jax.random.key(0), np.zeros((2, SIDE, SIDE, 3), np.float32))
+    batch = Batch(np.random.default_rng(0).normal(size=(3, SIDE, SIDE, 3)), np.arange(3))
+    assert jax.eval_shape(learner.adapt, params, batch, jax.random.key(1)).support_losses.shape
 
 
 def test_weights_of_another_network_are_refused(config, tmp_path):
     np.savez(tmp_path / "w.npz", conv1=np.zeros((3, 3, 1, 2)))
-    config.weights = str(tmp_path / "w.npz")
+    config.weights.test = str(tmp_path / "w.npz")
     with pytest.raises(ArgumentError, match=r"Dense_0/kernel: expected \(432, 256\), got nothing"):
         experiment.run(config, tmp_path / "work")
 
@@ -199,11 +262,11 @@ def test_published_weights_evaluate(config, tmp_path, randomised):
         published[f"conv{i + 1}"] = block["conv"]["kernel"]
         published[f"b{i + 1}"] = block["conv"]["bias"]
         published[f"{i}_beta"] = block["norm"]["offset"]
-    config.weights = str(tmp_path / "theirs.npz")
-    np.savez(config.weights, **published)
+    config.weights.test = str(tmp_path / "theirs.npz")
+    np.savez(config.weights.test, **published)
     (row,) = experiment.run(config, tmp_path / "theirs")["results"]
     weights.save(tmp_path / "ours.npz", params)
-    config.weights = str(tmp_path / "ours.npz")
+    config.weights.test = str(tmp_path / "ours.npz")
     (ours,) = experiment.run(config, tmp_path / "ours")["results"]
     assert row == ours
     assert len(row["mean"]) == 3
