@@ -79,9 +79,7 @@ def enforced(
       ArgumentError: for one that asks for running averages where the norm is that of the batch.
     """
     attributes = {}
-    wanted = {"use_running_average": mode.running}
-    if mode.deterministic:
-        wanted["deterministic"] = True
+    wanted = {"use_running_average": mode.running, "deterministic": mode.deterministic}
     for flag, value in wanted.items():
         if not hasattr(module, flag):
             continue
@@ -94,6 +92,8 @@ def enforced(
                 "pretrained backbone, pass norm='running' to the adapter; else build it with "
                 "use_running_average=False, or by a flag that the module's call takes as train."
             )
+        if flag == "deterministic" and asked and not mode.deterministic:
+            continue  # the module's own wish, to draw less
         in_call = told is not None or (
             getattr(module, flag) is None and flag in arguments.signature.parameters
         )

@@ -125,8 +125,25 @@ def test_running_averages_are_kept_used_and_not_moved(build):
     assert np.any(np.asarray(model.apply(params, INPUTS, key=KEY)) != off)
 
 
-def test_dropout_within_attention_is_off_without_a_key():
-    model = models.from_linen(Attending())
+class NnxAttending(nnx.Module):
+    """The same, where nobody says whether to draw."""
+
+    def __init__(self, rngs):
+        self.attention = nnx.MultiHeadAttention(
+            2, 3, qkv_features=4, dropout_rate=0.5, decode=False, rngs=rngs
+        )
+
+    def __call__(self, x):
+        return self.attention(x[:, None])[:, 0]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda: models.from_linen(Attending()), lambda: models.from_nnx(NnxAttending)],
+    ids=["linen", "nnx"],
+)
+def test_dropout_within_attention_is_off_without_a_key(build):
+    model = build()
     params = model.init(KEY, INPUTS)
     off = model.apply(params, INPUTS)
     np.testing.assert_array_equal(off, model.apply(params, INPUTS))
