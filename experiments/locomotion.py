@@ -10,6 +10,7 @@ adaptation into the work directory.
 """
 
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -27,13 +28,22 @@ def run(config: Config, workdir: Path) -> Record:
 
 def build(config: Config) -> rl.Env:
     """The environment of the config."""
-    return rl.locomotion(config.env.name, backend=config.env.backend)
+    scale = config.env.action_scale
+    return rl.locomotion(config.env.name, action_scale=scale, **_physics(config))
+
+
+def _physics(config: Config) -> dict[str, Any]:
+    return {
+        "dt": config.env.dt or None,
+        "start_noise": config.env.start_noise,
+        "backend": config.env.backend,
+    }
 
 
 def draw(figures: Path, trained: experiment.Trained) -> None:
     """A page for each method that plays an episode before and after adaptation."""
     config = trained.config
-    robot = rl.robot(config.env.name, backend=config.env.backend)
+    robot = rl.robot(config.env.name, **_physics(config))
     for name in trained.inner_lr:
         method = trained.methods[name]
         task, steps = experiment.adapted(trained, name)

@@ -101,6 +101,7 @@ def from_brax(
     sample_task: Callable[[Array], PyTree],
     reward: "Callable[[State, Array, PyTree], Any]",
     done: "Callable[[State, Array, PyTree], Any] | None" = None,
+    action_scale: float = 1.0,
 ) -> Env:
     """A family of tasks on one Brax environment, which differ in their reward::
 
@@ -113,9 +114,9 @@ def from_brax(
             reward=lambda state, action, task: -jnp.abs(state.obs[0] - task.position),
         )
 
-    Actions are clipped to [-1, 1], Brax's range, before physics and reward see them. Brax's own
-    reward stays unused. `EnvState.physics` is Brax's state, so ``physics.pipeline_state`` is what
-    `write_rollouts` draws.
+    Actions are scaled and clipped to [-1, 1], Brax's range, before physics and reward see them.
+    Brax's own reward stays unused. `EnvState.physics` is Brax's state, so
+    ``physics.pipeline_state`` is what `write_rollouts` draws.
 
     Args:
       environment: without Brax's wrappers, which reset by themselves; its observation is a vector.
@@ -124,6 +125,7 @@ def from_brax(
         Brax's robots give velocities and positions in its ``metrics``; the poses of all bodies are
         in its ``pipeline_state.x``.
       done: whether the episode ends, of the same arguments; None takes Brax's own ``state.done``.
+      action_scale: times the policy's actions, above 0.
 
     Raises:
       ArgumentError: for an environment whose observation is not a vector, and at the first step for
@@ -131,6 +133,7 @@ def from_brax(
     """
     checks.is_function("sample_task", sample_task, "key -> task")
     checks.is_function("reward", reward, "(state, action, task) -> scalar")
+    checks.positive("action_scale", action_scale)
     if done is not None:
         checks.is_function("done", done, "(state, action, task) -> scalar")
 
@@ -150,7 +153,7 @@ def from_brax(
         return EnvState(state, state.obs, jnp.zeros(()), jnp.array(False))
 
     def step(task, state, action):
-        action = jnp.clip(action, -1.0, 1.0)
+        action = jnp.clip(action_scale * action, -1.0, 1.0)
         before = state.physics
         # Brax writes into the dictionaries of the state that it is given: hand over a copy.
         copy = jax.tree.map(lambda leaf: leaf, before)
@@ -172,6 +175,7 @@ def from_brax(
         step,
         observation_size=observation.shape[0],
         action_size=environment.action_size,
+        action_limit=1.0 / action_scale,
     )
 
 

@@ -37,6 +37,7 @@ class Env(NamedTuple):
     step: ``(task, state, action [A]) -> EnvState``.
     observation_size: ``D``.
     action_size: ``A``.
+    action_limit: size beyond which an entry of an action is clipped; None if nothing is.
     """
 
     sample_task: Callable[[Array], PyTree]
@@ -44,6 +45,7 @@ class Env(NamedTuple):
     step: Callable[[PyTree, EnvState, Array], EnvState]
     observation_size: int
     action_size: int
+    action_limit: float | None = None
 
 
 def checked(env: Env, task: PyTree, key: Array) -> Env:

@@ -113,7 +113,7 @@ def ppo_step(learner: Learner, tx: optax.GradientTransformation, *, epochs: int 
 
 
 def training_info(tasks: Task, opt_state: PyTree) -> dict[str, Array]:
-    """Return what to watch while a policy trains: returns before and after, `backtrack`'s step."""
+    """Return what to watch in training: returns, clipped actions, exploration, `backtrack`."""
     before, after = tasks.support.data.targets, tasks.query.targets
     info = {"return_after": jnp.mean(jax.vmap(mean_return, (None, 0))(None, after))}
     broken = jnp.sum(after.broken)
@@ -121,7 +121,9 @@ def training_info(tasks: Task, opt_state: PyTree) -> dict[str, Array]:
         first = jax.tree.map(lambda x: x[:, 0], before)
         info["return_before"] = jnp.mean(jax.vmap(mean_return, (None, 0))(None, first))
         broken = broken + jnp.sum(before.broken)
-    info["broken_episodes"] = broken
+    info |= {"broken_episodes": broken, "clipped": jnp.mean(after.clipped)}
+    if hasattr(after.behaviour, "log_std"):
+        info["log_std"] = jnp.mean(after.behaviour.log_std)
     for found in jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, Backtracked)):
         if isinstance(found, Backtracked):
             info |= {"kl": found.kl, "step_size": found.step_size, "reason": found.reason}

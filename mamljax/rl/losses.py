@@ -23,7 +23,7 @@ class Experience(NamedTuple):
     advantages: ``[E, H]``.
     valid: ``[E, H]``, 1 for steps taken, 0 after an episode's end.
     behaviour: the distributions that the actions were drawn from.
-    broken: ``[E]``, see `Trajectories`.
+    broken, clipped: ``[E]``, see `Trajectories`.
     """
 
     actions: Array
@@ -32,6 +32,7 @@ class Experience(NamedTuple):
     valid: Array
     behaviour: PyTree
     broken: Array
+    clipped: Array
 
 
 def reinforce(policy: Any, experience: Experience) -> Array:

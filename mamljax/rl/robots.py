@@ -1,14 +1,19 @@
 """Locomotion: a half-cheetah and an ant with goal velocities, directions and positions, in Brax.
 
 The families of Finn et al. 2017, section 5.3, with the rewards, costs and ends of the authors' code
-(rllab, github.com/cbfinn/maml_rl). The simulator differs: Brax steps by 0.05 s instead of 0.01 s
-(cheetah) and 0.02 s (ant), its velocities are differences of the torso's position over a step, its
-masses and contacts are its own, and the ant lacks contact forces: they are not in the observation,
-and the ant's contact cost, 0.5e-3 times the squared forces, is left out. Observations are Brax's,
-without the horizontal position (but for ``ant_goal``). So returns compare within this library, not
-with the paper's.
+(rllab, github.com/cbfinn/maml_rl), its clock (an action every 0.01 s for the cheetah, 0.02 s for
+the ant), the cheetah's gears, and where episodes start. The simulator differs: velocities are
+differences of the torso's position over a step, masses and contacts are Brax's, and the ant lacks
+contact forces: they are not in the observation, and the ant's contact cost, 0.5e-3 times the
+squared forces, is left out. Observations are Brax's, without the horizontal position (but for
+``ant_goal``). So returns compare within this library, not with the paper's.
+
+Brax itself lets its robots act every 0.05 s, has stronger front legs of the cheetah, and starts the
+ant from 0.75 m, all with ten times the noise. ProMP and others divide actions by 10
+(``action_scale=0.1``), the authors' code does not.
 """
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from mamljax import checks
-from mamljax.rl.brax_env import brax_environment, from_brax
+from mamljax.rl.brax_env import BACKENDS, brax_environment, from_brax
 from mamljax.rl.env import Env
 from mamljax.rl.navigation import Goal
 from mamljax.types import Array
@@ -44,12 +49,20 @@ class Body(NamedTuple):
     control_cost: times the sum of squared actions, taken off the reward.
     survive: added to the reward of every step.
     done: whether an episode ends, see `from_brax`; None for never.
+    dt: seconds between two actions, in rllab.
+    timestep: by backend, the longest step in seconds at which Brax's physics is stable.
+    gear: strength of each motor, in rllab; None for Brax's.
+    height: of the torso at the start, in rllab, in metres; None for Brax's.
     """
 
     environment: str
     control_cost: float
     survive: float
     done: Callable[..., Any] | None
+    dt: float
+    timestep: dict[str, float]
+    gear: tuple[float, ...] | None = None
+    height: float | None = None
 
 
 class Family(NamedTuple):
@@ -106,8 +119,26 @@ def near(metrics: Any, task: Goal) -> Array:
     return -jnp.sum(jnp.abs(torso - task.position))
 
 
-CHEETAH = Body("halfcheetah", control_cost=0.05, survive=0.0, done=None)
-ANT = Body("ant", control_cost=0.005, survive=0.05, done=fallen)
+CHEETAH = Body(
+    "halfcheetah",
+    control_cost=0.05,
+    survive=0.0,
+    done=None,
+    dt=0.01,
+    timestep={"spring": 0.003125, "positional": 0.003125, "generalized": 0.01, "mjx": 0.01},
+    gear=(120.0, 90.0, 60.0, 120.0, 60.0, 30.0),
+)
+ANT = Body(
+    "ant",
+    control_cost=0.005,
+    survive=0.05,
+    done=fallen,
+    dt=0.02,
+    timestep={"spring": 0.005, "positional": 0.005, "generalized": 0.01, "mjx": 0.01},
+    height=0.55,
+)
+START_NOISE, VELOCITY_NOISE = 0.01, 0.1
+"""Standard deviations of positions and of velocities at the start of an episode, in rllab."""
 
 FAMILIES = {
     "cheetah_velocity": Family(CHEETAH, velocities(2.0), at_velocity),
@@ -122,7 +153,14 @@ LOCOMOTION = tuple(FAMILIES)
 """The names that `locomotion` takes."""
 
 
-def locomotion(name: str, *, backend: str = "spring") -> Env:
+def locomotion(
+    name: str,
+    *,
+    dt: float | None = None,
+    action_scale: float = 1.0,
+    start_noise: float = START_NOISE,
+    backend: str = "spring",
+) -> Env:
     """One family of locomotion tasks.
 
     With v the forward velocity and c = 0.05 (cheetah) or 0.005 (ant) times the sum of squared
@@ -140,20 +178,74 @@ def locomotion(name: str, *, backend: str = "spring") -> Env:
 
     Args:
       name: one of `LOCOMOTION`.
+      dt: seconds between two actions; None takes the paper's, 0.01 (cheetah) or 0.02 (ant).
+      action_scale: times a policy's actions, before they are clipped and cost. Below 1 a policy of
+        standard deviation 1 explores less, and fewer of its actions are clipped.
+      start_noise: see `robot`.
       backend: Brax's physics; ``spring`` compiles fastest. Robots move differently in each.
     """
-    environment = robot(name, backend=backend)
+    environment = robot(name, dt=dt, start_noise=start_noise, backend=backend)
     body, sample_task, progress, bonus, _ = FAMILIES[name]
 
     def reward(state, action, task):
         cost = body.control_cost * jnp.sum(jnp.square(action))
         return progress(state.metrics, task) + bonus + body.survive - cost
 
-    return from_brax(environment, sample_task=sample_task, reward=reward, done=body.done)
+    return from_brax(
+        environment,
+        sample_task=sample_task,
+        reward=reward,
+        done=body.done,
+        action_scale=action_scale,
+    )
 
 
-def robot(name: str, *, backend: str = "spring") -> "BraxEnv":
-    """The Brax environment beneath `locomotion`, which `write_rollouts` needs to draw it."""
+def robot(
+    name: str,
+    *,
+    dt: float | None = None,
+    start_noise: float = START_NOISE,
+    backend: str = "spring",
+) -> "BraxEnv":
+    """The Brax environment beneath `locomotion`, which `write_rollouts` needs to draw it.
+
+    Args:
+      name: one of `LOCOMOTION`.
+      dt: seconds between two actions; None takes the paper's. Each is of as few equal steps of
+        physics as Brax is stable with.
+      start_noise: standard deviation of positions (metres, radians) at the start of an episode;
+        that of velocities is `VELOCITY_NOISE`.
+      backend: Brax's physics.
+    """
     checks.one_of("name", name, LOCOMOTION)
-    family = FAMILIES[name]
-    return brax_environment(family.body.environment, backend=backend, **family.options)
+    checks.one_of("backend", backend, BACKENDS)
+    checks.non_negative("start_noise", start_noise)
+    body, options = FAMILIES[name].body, FAMILIES[name].options
+    dt = body.dt if dt is None else dt
+    checks.positive("dt", dt)
+    frames = math.ceil(dt / body.timestep[backend] - 1e-9)  # 0.05 / 0.005 is no less than 10
+    environment: Any = brax_environment(
+        body.environment, backend=backend, n_frames=frames, **options
+    )
+    system = environment.sys.tree_replace({"opt.timestep": dt / frames})
+    if body.gear is not None:
+        system = system.replace(actuator=system.actuator.replace(gear=jnp.array(body.gear)))
+    environment.sys = system
+    return _started(environment, body.height, start_noise)
+
+
+def _started(environment: Any, height: float | None, noise: float) -> Any:
+    """The environment with episodes that begin as rllab's, near one pose."""
+    reset = environment.reset
+    pose = environment.sys.init_q if height is None else environment.sys.init_q.at[2].set(height)
+
+    def begin(rng):
+        state = reset(rng)
+        position_key, velocity_key = jax.random.split(rng)
+        q = pose + noise * jax.random.normal(position_key, pose.shape)
+        qd = VELOCITY_NOISE * jax.random.normal(velocity_key, (environment.sys.qd_size(),))
+        physics = environment.pipeline_init(q, qd)
+        return state.replace(pipeline_state=physics, obs=environment._get_obs(physics))
+
+    environment.reset = begin
+    return environment

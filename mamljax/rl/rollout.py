@@ -23,6 +23,7 @@ class Trajectories(NamedTuple):
     valid: ``[E, H]``, 1 for steps taken, 0 after the episode's end.
     behaviour: the distributions that the actions were drawn from, leaves ``[E, H, ...]``.
     broken: ``[E]``, episodes that ended, or began, with numbers that are infinite or NaN.
+    clipped: ``[E]``, the share of the actions' entries that the environment clips.
     """
 
     observations: Array
@@ -31,6 +32,7 @@ class Trajectories(NamedTuple):
     valid: Array
     behaviour: PyTree
     broken: Array
+    clipped: Array
 
 
 def rollout(
@@ -91,7 +93,16 @@ def rollout(
     )
     valid = valid.astype(rewards.dtype)
     broken = unfit | broken.any(axis=1)
-    return Trajectories(observations, actions, rewards, valid, behaviour, broken)
+    clipped = _clipped(actions, valid, env.action_limit)
+    return Trajectories(observations, actions, rewards, valid, behaviour, broken, clipped)
+
+
+def _clipped(actions: Array, valid: Array, limit: float | None) -> Array:
+    """The share of entries beyond the limit, of valid steps: ``[E, H, A], [E, H] -> [E]``."""
+    if limit is None:
+        return jnp.zeros(len(valid), valid.dtype)
+    beyond = jnp.mean(jnp.abs(actions) > limit, axis=2, dtype=valid.dtype)
+    return jnp.sum(beyond * valid, axis=1) / jnp.maximum(jnp.sum(valid, axis=1), 1)
 
 
 def episode(

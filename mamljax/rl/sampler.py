@@ -35,6 +35,7 @@ def experience(
         found.valid,
         found.behaviour,
         found.broken,
+        found.clipped,
     )
     return Batch(found.observations, targets)
 

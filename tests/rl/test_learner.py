@@ -163,7 +163,7 @@ def toss(action, logit):
     reward = jnp.full((1, 1), PAYOFF[action])
     behaviour = Coin(jnp.full((1, 1), logit))
     actions, ones = jnp.full((1, 1, 1), float(action)), jnp.ones((1, 1))
-    targets = Experience(actions, reward, reward, ones, behaviour, jnp.zeros(1, bool))
+    targets = Experience(actions, reward, reward, ones, behaviour, jnp.zeros(1, bool), jnp.zeros(1))
     return Batch(jnp.zeros((1, 1, 1)), targets)
 
 

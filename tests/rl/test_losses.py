@@ -30,6 +30,7 @@ def experience_at(shift):
         jnp.asarray(VALID),
         policy_at(shift),
         jnp.zeros(2, bool),
+        jnp.zeros(2),
     )
 
 
@@ -141,6 +142,7 @@ def test_dice_has_the_second_derivative_of_the_expected_return():
             jnp.ones((1, 2)),
             Coin(jnp.full((1, 2), logit)),
             jnp.zeros(1, bool),
+            jnp.zeros(1),
         )
         for name in found:
             loss = getattr(losses, name)

@@ -80,7 +80,7 @@ def recorded_step(robot, name, monkeypatch):
 
     def step(task, action, change=lambda state: state):
         environment = replay(before, change(after))
-        monkeypatch.setattr(robots, "brax_environment", lambda *args, **options: environment)
+        monkeypatch.setattr(robots, "robot", lambda *args, **options: environment)
         env = robots.locomotion(name)
         return env.step(task, env.reset(task, jax.random.key(0)), action)
 
@@ -88,8 +88,8 @@ def recorded_step(robot, name, monkeypatch):
 
 
 def expected_reward(name, task, before, after, action):
-    """The formulas of the paper's code from positions of the torso, 0.05 s apart; axes lead."""
-    velocity = (after[..., 0] - before[..., 0]) / 0.05
+    """The formulas of the paper's code from positions of the torso, a step apart; axes lead."""
+    velocity = (after[..., 0] - before[..., 0]) / (0.01 if name.startswith("cheetah") else 0.02)
     action = np.clip(action, -1, 1)
     reward = -(0.05 if name.startswith("cheetah") else 0.005) * np.sum(action**2, -1)
     match name:
@@ -331,3 +331,76 @@ def test_other_backends_roll_out(backend):
     rolled = run(robots.locomotion("ant_velocity", backend=backend))
     assert np.isfinite(rolled.states.observation).all()
     assert np.isfinite(rolled.states.reward).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "dt", "expected", "frames"),
+    [
+        ("cheetah_direction", None, 0.01, 4),
+        ("ant_direction", None, 0.02, 4),
+        ("cheetah_direction", 0.05, 0.05, 16),  # Brax's own
+        ("ant_direction", 0.05, 0.05, 10),
+        ("ant_direction", 0.001, 0.001, 1),
+    ],
+)
+def test_the_clock_is_exact(name, dt, expected, frames):
+    environment = robots.robot(name, dt=dt)
+    assert float(environment.dt) == pytest.approx(expected, rel=1e-6)
+    assert environment._n_frames == frames
+    body = robots.FAMILIES[name].body
+    assert float(environment.sys.opt.timestep) <= body.timestep["spring"] * (1 + 1e-6)
+
+
+def test_the_cheetah_has_the_gears_of_rllab():
+    gear = robots.robot("cheetah_velocity").sys.actuator.gear
+    np.testing.assert_array_equal(gear, [120, 90, 60, 120, 60, 30])
+
+
+@pytest.mark.parametrize(("name", "height"), [("ant_direction", 0.55), ("cheetah_direction", None)])
+def test_episodes_start_as_in_rllab(name, height):
+    environment = robots.robot(name, start_noise=0.02)
+    with quietly(), jax.numpy_rank_promotion("allow"):
+        keys = jax.random.split(jax.random.key(0), 500)
+        q, qd = jax.jit(
+            jax.vmap(lambda key: (lambda s: (s.q, s.qd))(
+                environment.reset(jax.random.key_data(key)).pipeline_state
+            ))
+        )(keys)  # fmt: skip
+    pose = np.array(environment.sys.init_q)
+    if height is not None:
+        pose[2] = height
+    np.testing.assert_allclose(np.mean(q, 0), pose, atol=0.005)
+    np.testing.assert_allclose(np.std(q, 0), 0.02, rtol=0.15)
+    np.testing.assert_allclose(np.std(qd, 0), 0.1, rtol=0.15)
+
+
+@pytest.mark.parametrize("options", [{"dt": 0.0}, {"start_noise": -1.0}, {"action_scale": 0.0}])
+def test_the_clock_and_the_noise_are_checked(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        robots.locomotion("cheetah_direction", **options)
+
+
+def test_actions_are_scaled_before_they_are_clipped():
+    seen = []
+
+    class State(NamedTuple):
+        obs: jax.Array
+        done: jax.Array
+
+    def step(state, action):
+        seen.append(action)
+        return state
+
+    start = State(jnp.zeros(1), jnp.zeros(()))
+    environment = types.SimpleNamespace(reset=lambda key: start, step=step, action_size=2)
+    env = from_brax(
+        environment,
+        sample_task=lambda key: (),
+        reward=lambda state, action, task: jnp.sum(action),
+        action_scale=0.25,
+    )
+    after = env.step((), env.reset((), jax.random.key(0)), jnp.array([2.0, -8.0]))
+    np.testing.assert_array_equal(seen[0], [0.5, -1.0])
+    assert float(after.reward) == -0.5
+    assert env.action_limit == 4.0

@@ -277,3 +277,19 @@ def test_a_broken_policy_does_not_score_best():
     bad = evaluate(learner, nowhere, sampler, KEY, **options)
     assert (good.num_diverged, bad.num_diverged) == (0, 3)
     assert np.isnan(bad.mean).all()
+
+
+def test_the_share_of_clipped_actions_is_told():
+    env = rl.navigation()._replace(action_limit=1.0)
+    policy = models.gaussian_policy(2, hidden=(4,), init_std=1.0)
+    params = policy.init(jax.random.key(0), jnp.zeros((1, 2)))
+    task, sizes = env.sample_task(jax.random.key(1)), {"episodes": 50, "horizon": 40}
+    found = rl.rollout(env, policy.apply, params, task, jax.random.key(2), **sizes)
+    counts = np.asarray(found.valid)[..., None] * (np.abs(found.actions) > 1.0)
+    expected = counts.sum((1, 2)) / (2 * np.asarray(found.valid).sum(1))
+    np.testing.assert_allclose(found.clipped, expected, rtol=1e-5)
+    assert 0.25 < np.mean(found.clipped) < 0.4  # of a standard normal: 0.32
+    without = env._replace(action_limit=None)
+    assert not rl.rollout(
+        without, policy.apply, params, task, jax.random.key(2), **sizes
+    ).clipped.any()
