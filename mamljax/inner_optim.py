@@ -176,9 +176,21 @@ def with_rule(
     def merge(adapting, shared):
         return partition.merge(adapting, shared.model)
 
-    def update(updates, state, params=None, *, shared: Any, value: Any, step: Any, **extra):
+    def start(params):
+        return rule.start(params)
+
+    def update(
+        updates,
+        state,
+        params=None,
+        *,
+        shared: Any = None,
+        value: Any = None,
+        step: Any = 0,
+        **extra,
+    ):
         del extra
         return rule.update(shared.rule, Seen(updates, params, value, step), state)
 
-    tx = optax.GradientTransformationExtraArgs(rule.start, update)
+    tx = optax.GradientTransformationExtraArgs(start, update)
     return init_both, Partition(split, merge), tx
