@@ -10,6 +10,7 @@ from mamljax import algorithms, evaluate, fit, init_state, losses, maml, meta_st
 from mamljax.inner_lstm import logarithm_and_sign
 from mamljax.inner_lstm import meta_lstm as lstm_rule
 from mamljax.inner_optim import InnerRule, Seen, WithRule
+from mamljax.models import weights
 
 KEY = jax.random.key(3)
 MSE = losses.mean_squared_error
@@ -161,3 +162,12 @@ def test_a_recurrent_rule_learns_to_update(learner):
 def test_sizes_are_checked():
     with pytest.raises(ValueError, match="units must be an integer of at least 1"):
         algorithms.meta_lstm(MODEL, MSE, units=0)
+
+
+def test_its_parameters_are_kept_as_plain_arrays(tmp_path):
+    params = algorithms.meta_lstm(MODEL, MSE).init(KEY, jnp.ones((1, 1)))
+    weights.save(tmp_path / "weights.npz", params)
+    assert "rule/forget/bias" in weights.to_arrays(params)
+    found = weights.load(tmp_path / "weights.npz", jax.eval_shape(lambda: params))
+    assert isinstance(found, WithRule)
+    jax.tree.map(np.testing.assert_array_equal, found, params)

@@ -322,6 +322,7 @@ def test_methods_are_trained_as_in_their_own_papers():
     for option, examples in (("memory", 6), ("statistician", 5)):
         config = omniglot.get_config(f"20way1shot_{option}")
         assert config.task.shots + config.train.queries == examples
+    assert config.train.clip == 0.5
 
 
 def test_the_norm_of_the_meta_gradient_is_clipped(config):
