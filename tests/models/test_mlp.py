@@ -63,7 +63,7 @@ def test_norms_by_hand(norm, scale, offset, randomised):
     np.testing.assert_allclose(model.apply(params, INPUTS), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "elu"])
 def test_activations_by_hand(activation, randomised):
     model = models.mlp((5, 4, 2), activation=activation)
     params = randomised(model.init(KEY, INPUTS))
@@ -105,7 +105,11 @@ def test_images_are_flattened(randomised):
         ((1,), {"init_std": -0.1}, "init_std must be a finite number >= 0; got -0.1"),
         ((1,), {"norm": "batchnorm"}, "norm must be .*Did you mean 'batch'"),
         ((1,), {"activation": "rellu"}, "activation must be .*Did you mean 'relu'"),
-        ((1,), {"activation": "swish?"}, r"one of \['gelu', 'relu', 'tanh'\]; got 'swish\?'\.$"),
+        (
+            (1,),
+            {"activation": "swish?"},
+            r"one of \['elu', 'gelu', 'relu', 'tanh'\]; got 'swish\?'\.$",
+        ),
     ],
 )
 def test_wrong_arguments_are_explained(features, options, message):
