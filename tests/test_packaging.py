@@ -57,7 +57,7 @@ def seconds(code):
 
 def test_importing_takes_hardly_longer_than_importing_jax():
     # A bound in seconds would depend on what else the machine does.
-    pairs = [(seconds("import mamljax"), seconds("import jax")) for _ in range(5)]
+    pairs = [(seconds("import mamljax"), seconds("import jax")) for _ in range(3)]
     assert min(ours for ours, _ in pairs) < 2 * min(jax for _, jax in pairs)
 
 

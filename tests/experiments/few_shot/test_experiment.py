@@ -57,7 +57,15 @@ def weights_of(workdir):
         return dict(arrays)
 
 
-@pytest.mark.parametrize("method", methods.METHODS)
+LIKE_OTHERS = ("siamese", "matching", "mann", "memory", "fomaml")
+"""Methods that go the same way as others here; the contract suite has them all."""
+EVERY_METHOD = [
+    pytest.param(method, marks=[pytest.mark.slow] if method in LIKE_OTHERS else [])
+    for method in methods.METHODS
+]
+
+
+@pytest.mark.parametrize("method", EVERY_METHOD)
 def test_every_method_goes_from_images_to_report(config, tmp_path, method):
     config.method = method
     if method == "context":  # in a dense network batch normalisation would erase it
