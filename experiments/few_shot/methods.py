@@ -67,6 +67,7 @@ def task_sampler(config: Config, images: ImageSet, queries: int) -> Sampler:
     return episodes(
         images.images,
         counts=images.counts,
+        names=images.names,
         ways=config.task.ways,
         shots=config.task.shots,
         queries=queries,

@@ -134,9 +134,13 @@ def _prepare(source: Source, files: list[File], home: Path) -> None:
             return  # another process has just done it
         classes = source.classes(files)
         with progress(source.title, sum(item.size for item in classes)) as update:
-            builder = ImageClasses(staging, source.shape, _reporting(classes, update))
+            problems: list[str] = []
+            reading = _reporting(classes, update, source.shape, problems)
+            builder = ImageClasses(staging, source.shape, reading)
             with contextlib.redirect_stdout(io.StringIO()):  # where TFDS announces itself
                 builder.download_and_prepare(download_dir=staging / "downloads")
+        if problems:
+            raise DataError(_told(problems))
         manifest = Manifest(
             names=[item.name for item in classes],
             counts=[item.size for item in classes],
@@ -169,14 +173,32 @@ def _staging(home: Path) -> Iterator[Path]:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _reporting(classes: Sequence[ImageClass], update: Callable) -> list[ImageClass]:
-    """The same classes, whose reading moves the progress on."""
+def _told(problems: Sequence[str]) -> str:
+    """All that is wrong in one message, of which the first twenty lines are shown."""
+    lines = "\n".join(problems).splitlines()
+    if len(lines) == 1:
+        return lines[0]
+    more = [f"and {len(lines) - 20} more"] if len(lines) > 20 else []
+    return "\n".join([f"{len(lines)} files cannot be used:", *lines[:20], *more])
+
+
+def _reporting(
+    classes: Sequence[ImageClass], update: Callable, shape: Sequence[int], problems: list[str]
+) -> list[ImageClass]:
+    """The same classes, whose reading moves the progress on.
+
+    What cannot be read is added to `problems` and read as zeros: all of it shall be told at once.
+    """
     done = 0
 
     def reading(item: ImageClass) -> ImageClass:
         def read() -> np.ndarray:
             nonlocal done
-            images = item.read()
+            try:
+                images = item.read()
+            except DataError as problem:
+                problems.append(str(problem))
+                images = np.zeros((item.size, *shape), np.uint8)
             done += item.size
             update(done, item.name)
             return images

@@ -1,17 +1,19 @@
 """Decoding: bytes of an image file to an array."""
 
 import io
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mamljax import checks
 from mamljax.data.files import DataError, File
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 MODES = {1: "L", 3: "RGB"}
-# Others have more than 8 bits per channel, and Pillow would clip them.
-EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
+# Others have more than 8 bits per channel, and Pillow would clip them, or are made for print, where
+# colours depend on a profile.
+EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "YCbCr"}
 MAX_PIXELS = 2**26
 """Pillow warns from 89 million on; a bomb is refused before."""
 
@@ -35,21 +37,23 @@ def is_image(file: File) -> bool:
 
 
 def decode(file: File, pixels: Pixels) -> np.ndarray:
-    """The image as uint8 ``[height, width, channels]``.
+    """The image as uint8 ``[height, width, channels]``, upright, and on white where transparent.
 
     Raises:
-      DataError: if the file is broken, of another size than expected, or not 8-bit.
+      DataError: if the file is broken, of another size than expected, not 8-bit, not in colours of
+        the screen, or has more than one picture.
     """
     # Not before it is needed: Pillow is no requirement of the algorithms.
     checks.require("PIL", "reading images", package="pillow")
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     height, width, channels = pixels.shape
     try:
-        with Image.open(io.BytesIO(file.read()), formats=("PNG", "JPEG")) as image:
-            _check(file, image.size, image.mode, pixels.stored)
+        with Image.open(io.BytesIO(file.read()), formats=FORMATS) as image:
+            _check(file, image.size, image.mode, getattr(image, "n_frames", 1))
             # To 8 bits before all else: a 1-bit image would be resized without grey.
-            image = image.convert(MODES[channels])
+            image = _on_white(ImageOps.exif_transpose(image)).convert(MODES[channels])
+        _check_size(file, image.size, pixels.stored)
     except DataError:
         raise
     except Exception as error:  # a broken file can make the decoder raise anything
@@ -60,13 +64,31 @@ def decode(file: File, pixels: Pixels) -> np.ndarray:
     return 255 - array if pixels.invert else array
 
 
-def _check(file: File, size: tuple[int, int], mode: str, stored: tuple[int, int] | None) -> None:
+def _on_white(image: Any) -> Any:
+    """The image laid on white paper if it is transparent anywhere."""
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image
+    seen = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
+
+
+def _check_size(file: File, size: tuple[int, int], stored: tuple[int, int] | None) -> None:
     width, height = size
     if stored is not None and (height, width) != stored:
         raise DataError(
             f"{file.where} is {height} x {width} pixels; expected {stored[0]} x {stored[1]}."
         )
+
+
+def _check(file: File, size: tuple[int, int], mode: str, frames: int) -> None:
+    width, height = size
     if width * height > MAX_PIXELS:
         raise DataError(f"{file.where} has {width * height:,} pixels: too many to be an example.")
     if mode not in EIGHT_BIT:
-        raise DataError(f"{file.where} has mode {mode!r}; expected 8 bits per channel: convert it.")
+        raise DataError(
+            f"{file.where} has mode {mode!r}; expected 8 bits per channel, grey or RGB: convert it."
+        )
+    if frames > 1:
+        raise DataError(f"{file.where} holds {frames} pictures; expected one: split it.")

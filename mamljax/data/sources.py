@@ -67,4 +67,12 @@ def check_complete(
 
 
 def _decode_all(files: Sequence[File], pixels: Pixels) -> np.ndarray:
-    return np.stack([decode(file, pixels) for file in files])
+    decoded, problems = [], []
+    for file in files:
+        try:
+            decoded.append(decode(file, pixels))
+        except DataError as problem:
+            problems.append(str(problem))
+    if problems:
+        raise DataError("\n".join(problems))
+    return np.stack(decoded)

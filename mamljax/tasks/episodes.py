@@ -1,6 +1,6 @@
 """N-way K-shot episodes over images that are kept on the device as bytes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ def episodes(
     shots: int,
     queries: int,
     counts: Array | np.ndarray | None = None,
+    names: Sequence[str] | None = None,
     rotate: bool = False,
     decode: Callable[[Array], Array] | None = None,
 ) -> Sampler:
@@ -31,6 +32,7 @@ def episodes(
       shots: support images per class ``K``; inputs are ``[N * K, H, W, ch]``, labels ``[N * K]``.
       queries: query images per class ``Q``.
       counts: ``[C]``, images of each class; rows beyond are padding. All ``M`` by default.
+      names: of the classes, for errors, such as those of `mamljax.data.load`.
       rotate: turn the images of each class by a random multiple of 90 degrees (Omniglot).
       decode: from the bytes of a batch to floats; `unit_interval` by default.
 
@@ -43,6 +45,10 @@ def episodes(
     decode = unit_interval if decode is None else decode
     checks.is_function("decode", decode, "images -> inputs")
     counts = images_per_class(images, counts)
+    if names is not None and len(names) != len(counts):
+        raise ArgumentError(
+            f"names must be one for each of the {len(counts)} classes; got {len(names)}."
+        )
     num_classes, most = images.shape[:2]
     if num_classes < ways:
         raise ArgumentError(
@@ -50,9 +56,11 @@ def episodes(
             "classes: lower ways, or use a split with more classes."
         )
     if (fewest := counts.min()) < shots + queries:
+        place = int(counts.argmin())
+        name = place if names is None else repr(names[place])
         raise ArgumentError(
             f"shots + queries = {shots + queries} images are needed per class, but class "
-            f"{counts.argmin()} has {fewest}: lower shots or queries, or leave the class out."
+            f"{name} has {fewest}: lower shots or queries, or leave the class out."
         )
     if rotate and images.shape[2] != images.shape[3]:
         raise ArgumentError(

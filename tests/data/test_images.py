@@ -81,9 +81,57 @@ def test_broken_images_are_named(image_bytes, break_it):
         decode(file_of(data), Pixels(None, (50, 50, 3)))
 
 
+@pytest.mark.parametrize("kind", ["BMP", "TIFF", "WEBP", "PNG"])
+def test_other_formats(kind):
+    levels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, kind, **{"lossless": True} if kind == "WEBP" else {})
+    found = decode(file_of(file.getvalue()), Pixels((4, 4), (4, 4, 3)))
+    np.testing.assert_array_equal(found, levels)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_transparency_is_laid_on_white(mode, channels):
+    pixels = np.zeros((2, 2, 4), np.uint8)  # black all over, seen in the left column alone
+    pixels[:, 0, 3] = 255
+    image = Image.fromarray(pixels)
+    if mode == "P":
+        image = Image.fromarray(np.array([[0, 1]] * 2, np.uint8), "P")
+        image.putpalette([0, 0, 0, 0, 0, 0])
+        image.info["transparency"] = 1
+    found = decode(saved(image if mode == "P" else image.convert(mode)), Pixels(None, (2, 2, 1)))
+    np.testing.assert_array_equal(found[..., 0], [[0, 255]] * 2)
+    half = Image.new("RGBA", (1, 1), (0, 0, 0, 128))
+    assert decode(saved(half), Pixels(None, (1, 1, channels))).tolist() == [[[127] * channels]]
+
+
+def test_cameras_may_lie_on_their_side():
+    levels = np.zeros((4, 6), np.uint8)
+    levels[0] = 250  # the top edge, which the camera stored as its right one
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.fromarray(np.rot90(levels)).save(file, "PNG", exif=exif)
+    found = decode(file_of(file.getvalue()), Pixels((4, 6), (4, 6, 1)))
+    np.testing.assert_array_equal(found[..., 0], levels)
+
+
+def test_several_pictures_and_colours_for_print_are_refused():
+    first, second = Image.new("RGB", (4, 4)), Image.new("RGB", (4, 4), "red")
+    file = io.BytesIO()
+    first.save(file, "TIFF", save_all=True, append_images=[second])
+    with pytest.raises(DataError, match="holds 2 pictures; expected one"):
+        decode(file_of(file.getvalue()), Pixels(None, (4, 4, 3)))
+    with pytest.raises(
+        DataError, match="has mode 'CMYK'; expected 8 bits per channel, grey or RGB"
+    ):
+        decode(saved(Image.new("CMYK", (4, 4)), "JPEG"), Pixels(None, (4, 4, 3)))
+
+
 def test_sixteen_bits_are_refused_rather_than_clipped():
     deep = saved(Image.fromarray(np.full((4, 4), 40000, np.uint16)))
-    with pytest.raises(DataError, match="has mode 'I;16'; expected 8 bits per channel"):
+    with pytest.raises(DataError, match="has mode 'I;16'; expected 8 bits"):
         decode(deep, Pixels((4, 4), (4, 4, 1)))
 
 

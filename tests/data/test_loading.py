@@ -70,9 +70,12 @@ def remove_test(own):
         (remove_test, "there is no folder 'test', only train, validation. Put images at SPLIT"),
         (
             lambda own: (own / "test").rename(own / "val"),
-            r"val/cow/0\.png is not where it should be .* SPLIT is one of train, validation, test",
+            r"not where they should be .*val/cow/0\.png, .*val/cow/1\.jpg\. .* SPLIT is",
         ),
-        (lambda own: (own / "test/cow/0.png").rename(own / "0.png"), "is not where it should be"),
+        (
+            lambda own: (own / "test/cow/0.png").rename(own / "0.png"),
+            r"should be in .*own/0\.png\.",
+        ),
         (lambda own: own.rename(own.with_name("gone")), "there are no images .*own. Put images at"),
     ],
 )
@@ -82,9 +85,32 @@ def test_own_folder_of_another_layout(load_own, own, change, message):
         load_own("test")
 
 
-def test_own_images_of_another_size(load_own):
+@pytest.mark.parametrize("name", ["film.gif", "notes.txt", "more/1.gif"])
+def test_what_lies_among_the_images_unread_is_listed(load_own, own, write, name):
+    write(own / "train/cat" / name, b"?")
+    with pytest.raises(DataError, match=rf"files that are not read, .*train/cat/{name}\. Convert"):
+        load_own()
+
+
+def test_all_misplaced_images_are_listed(load_own, own, write, image_bytes):
+    for name in ("train/cat/more/1.png", "train/2.webp"):
+        write(own / name, image_bytes())
+    with pytest.raises(
+        DataError, match=r"train/2\.webp, .*more/1\.png|more/1\.png, .*train/2\.webp"
+    ):
+        load_own()
+
+
+def test_own_images_of_another_size_or_broken_are_all_listed(load_own, own, write, image_bytes):
     with pytest.raises(DataError, match=r"is 6 x 5 pixels; expected 5 x 6"):
         load_own(image_size=(5, 6))
+    write(own / "train/dog/0.png", b"broken")
+    write(own / "validation/dog/0.png", image_bytes((7, 7)))
+    write(own / "test/cow/0.png", image_bytes((6, 5)))
+    with pytest.raises(DataError, match="2 files cannot be used:") as caught:
+        load_own()
+    assert "train/dog/0.png is not a readable image" in str(caught.value)
+    assert "validation/dog/0.png is 7 x 7 pixels" in str(caught.value)
 
 
 def test_names_of_sets_are_looked_for_in_the_data_folder(tmp_path, write):

@@ -163,6 +163,8 @@ def test_a_decoder_keeps_the_images_apart():
         ({"ways": 8}, "ways=8 classes .* are of 7 classes: lower ways"),
         ({"queries": 5}, r"shots \+ queries = 7 images .* class 0 has 6: lower shots or queries"),
         ({"counts": [6, 6, 4, 6, 6, 3, 6]}, r"shots \+ queries = 5 images .* class 5 has 3"),
+        ({"counts": [6, 2] + [6] * 5, "names": "abcdefg"}, "per class, but class 'b' has 2"),
+        ({"names": "abc"}, "names must be one for each of the 7 classes; got 3"),
         ({"images": marked()[:, :, :1], "rotate": True}, "rotate needs square .*; got 1 x 2"),
     ],
 )
