@@ -134,7 +134,7 @@ def memory_module(
 
     def shuffled(key, batch):
         order = jax.random.permutation(key, batch.targets.shape[0])
-        return jax.tree.map(lambda x: x[order], batch)
+        return jax.tree.map(lambda x: jnp.asarray(x)[order], batch)
 
     def encode(meta_params, support, key):
         support = shuffled(key, support)

@@ -90,10 +90,11 @@ def check_task(name: str, task: Task) -> None:
 
     Raises:
       ArgumentError: unless each set is a `Batch`, a `PerStep` or `Drawn`, and the arrays in it
-        share their leading axis.
+        share their leading axis. A support set may also be ``()``: nothing adapts.
     """
     for part, data in task._asdict().items():
-        if isinstance(data, Drawn):
+        nothing = part == "support" and data == ()  # such as `baselines.minibatches`
+        if nothing or isinstance(data, Drawn):
             continue
         if not isinstance(data, (Batch, PerStep)):
             raise ArgumentError(

@@ -346,11 +346,9 @@ def test_adaptation_goes_without_dropout_where_there_is_no_key():
         adapted[0]["Dense_0"]["kernel"], by_hand["Dense_0"]["kernel"], rtol=1e-5
     )
 
-    def sampler(meta_params, key):
-        return Task(batch, batch)
-
+    tasks = jax.tree.map(lambda x: jnp.stack([x, x]), Task(batch, batch))
     scores = [
-        evaluate(learner, params, sampler, KEY, num_tasks=2, stochastic=stochastic).values
+        evaluate(learner, params, key=KEY, tasks=tasks, stochastic=stochastic).values
         for stochastic in (False, True)
     ]
     expected = learner.loss(adapted[0], batch)
