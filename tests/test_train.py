@@ -261,7 +261,7 @@ def test_line_searches_get_what_they_need(run, tx):
         return jnp.sum(curvature * jnp.square(meta_params - 1.0)) + jnp.sum(task.query.targets)
 
     def same_task(meta_params, key):
-        return jax.tree.map(jnp.zeros_like, noise(meta_params, key))
+        return jax.tree.map(lambda x: 0.0 * x, noise(meta_params, key))
 
     state = init_state(jnp.array([5.0, -3.0]), tx)
     _, calls = run(state, objective=bowl, sampler=same_task, tx=tx, num_steps=8)

@@ -63,19 +63,19 @@ def train(row: Row, seed: int, places: Places, deadline: float, nice: int) -> bo
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=lambda: _be_nice(nice),
         )
+        _give_way(process.pid, nice)
         return _finished(process, deadline, workdir / LOG)
 
 
-def _be_nice(nice: int) -> None:
-    """Give way to other processes, on Linux also to those of other sessions.
+def _give_way(pid: int, nice: int) -> None:
+    """Let a process give way to all others, on Linux also to those of other sessions.
 
     It shares time among sessions first, whatever the niceness within them (sched_autogroup).
     """
-    os.nice(nice)
     with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(nice), encoding="utf-8")
+        os.setpriority(os.PRIO_PROCESS, pid, nice)
+        Path(f"/proc/{pid}/autogroup").write_text(str(nice), encoding="utf-8")
 
 
 def _environment() -> dict[str, str]:

@@ -66,7 +66,7 @@ def test_a_page_plays_every_episode_up_to_its_end(ant, episode_of, tmp_path):
     before, after = films(page)
     assert heights(before) == [0, 1, 2, 3]
     assert heights(after) == [0, 1, 2, 3, 4, 5]
-    np.testing.assert_allclose(before["opt"]["timestep"], 0.05)  # real time: a step, not a substep
+    np.testing.assert_allclose(before["opt"]["timestep"], 0.02)  # real time: a step, not a substep
     assert len(before["geoms"]) > 1
     assert page.count("<iframe") == 2
     assert "<h1>Ant &amp; friends</h1>" in page

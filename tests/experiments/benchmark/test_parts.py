@@ -155,7 +155,7 @@ def test_looks_for_the_last_that_fits(needs, power, expected):
 def test_compiling_is_measured_for_every_image_config():
     measured = compiling.measured()
     assert list(measured) == ["omniglot", "miniimagenet", "cifar_fs"]
-    assert [len(function.args[0]) for function in measured.values()] == [36, 18, 18]
+    assert [len(function.args[0]) for function in measured.values()] == [48, 24, 24]
 
 
 @pytest.mark.slow
