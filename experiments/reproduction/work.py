@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -89,13 +88,13 @@ def _finished(process: subprocess.Popen, deadline: float, log: Path) -> bool:
     try:
         while process.poll() is None:
             if not asked and time.monotonic() > deadline:
-                process.send_signal(signal.SIGINT)
+                process.terminate()  # SIGINT is ignored by what runs in the background
                 asked, deadline = True, time.monotonic() + GRACE_SECONDS
             elif asked and time.monotonic() > deadline:
                 process.kill()
             time.sleep(0.5)
     except KeyboardInterrupt:  # which the process, in a session of its own, has not seen
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait()
         raise
     if process.returncode and not asked:

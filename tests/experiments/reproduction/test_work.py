@@ -47,12 +47,14 @@ def test_a_run_ends_by_itself_or_at_the_deadline(places, program):
     assert (places.workdir(ROW, 0) / work.LOG).read_text() == "trained\n"
     program(
         """
-        import sys, time
-        try:
-            time.sleep(60)
-        except KeyboardInterrupt:
+        import signal, sys, time
+
+        def stop(*_):
             print("stopped")
             sys.exit(130)
+
+        signal.signal(signal.SIGTERM, stop)
+        time.sleep(60)
         """
     )
     started = time.monotonic()
