@@ -58,7 +58,7 @@ def weights_of(workdir):
         return dict(arrays)
 
 
-LIKE_OTHERS = ("siamese", "matching", "mann", "memory", "fomaml")
+LIKE_OTHERS = ("prototypical", "siamese", "mann", "memory", "fomaml", "context", "lstm")
 """Methods that go the same way as others here; the contract suite has them all."""
 EVERY_METHOD = [
     pytest.param(method, marks=[pytest.mark.slow] if method in LIKE_OTHERS else [])
