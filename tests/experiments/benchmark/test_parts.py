@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import pytest
 
 from configs import omniglot as omniglot_config
@@ -169,6 +170,9 @@ def test_seconds_of_compiling_come_in_order():
     assert rows[0]["compile_seconds"] >= rows[1]["compile_seconds"] > 0
 
 
+@pytest.mark.skipif(
+    jax.__version_info__ >= (0, 12), reason="jax 0.12 aborts where a trace's stats are read"
+)
 def test_a_profile_tells_what_time_is_spent_on():
     config = omniglot_config.get_config()
     config.model.filters, config.train.meta_batch, config.train.queries = 4, 2, 1
