@@ -72,8 +72,10 @@ def test_from_training_to_the_merged_report(tmp_path, small):
 
 
 def test_an_image_set_is_prepared_and_described(tmp_path):
-    done = call("data", "glyphs", f"--cache={tmp_path}")
+    sheet = tmp_path / "sheet.png"
+    done = call("data", "glyphs", f"--cache={tmp_path / 'cache'}", f"--sheet={sheet}")
     assert done.returncode == 0, done.stderr
     assert "train" in done.stdout
     assert "28 x 28 x 1" in done.stdout
-    assert list(tmp_path.iterdir())
+    assert list((tmp_path / "cache").iterdir())
+    assert sheet.stat().st_size > 10_000

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from configs.base import variants
-from configs.base.ranges import Amount, Count, Size
+from configs.base.ranges import Amount, Count, Fraction, Fractions, Size
 
 OPTIONS = (
     "fomaml",
@@ -68,7 +68,16 @@ def base(source: str, network: str, variant: Variant) -> Any:
     config.data.image_size = Count((84, 84))  # height and width of your own images (source=folder)
     config.data.resize = False  # bring your own images to that size instead of refusing others
     config.data.grayscale = False  # read your own images in one channel instead of three
+    # Of your own images, where all classes lie in train/, or right in the folder: the shares of
+    # classes to train, validate and test on, such as 0.8,0.1,0.1. Empty where folders say it.
+    config.data.split = Fractions(())
+    config.data.split_seed = Amount(0)  # decides which class belongs to which of these
     config.data.rotate = False  # turn the images of each class by a multiple of 90 degrees
+    config.data.augment = ConfigDict()  # of training images, anew in every draw
+    config.data.augment.flip = False  # mirror left and right, every other image
+    config.data.augment.crop = Amount(0)  # move by up to this many pixels along both axes
+    # Change brightness, contrast and saturation by up to this share, 0.4 being usual.
+    config.data.augment.colour = Fraction(0.0)
 
     # Files: the weights.npz of a run, or weights that others trained, see mamljax.models.weights.
     config.weights = ConfigDict()

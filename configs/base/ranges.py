@@ -95,6 +95,12 @@ class Fraction(Range):
         return 0 <= number <= 1
 
 
+class Fractions(Fraction):
+    """Numbers between 0 and 1, perhaps none."""
+
+    may_be_empty = True
+
+
 def fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every field of a nested config by its dotted name: a `Range`, or a plain value."""
     for name, field in config.items(preserve_field_references=True):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from configs import paper
-from experiments.few_shot import figures, methods
+from experiments.few_shot import enough, figures, methods, words
 from experiments.few_shot.methods import Method, Tested, task_sampler
 from experiments.harness.config import Config
 from experiments.harness.training import Run, Training, train
@@ -85,14 +85,39 @@ def prepare(config: Config) -> Setting:
     if config.weights.start:
         method = method._replace(learner=started(config, method.learner))
         jax.eval_shape(method.learner.init, seed, jnp.zeros((1, *shape)))  # they have to fit
-    # Too many ways, shots or queries show here.
+    validation_set = load(config, "validation") if has_validation(config) else None
+    check_sizes(config, {"train": train_set, "validation": validation_set, "test": test_set})
     test_tasks = {q: task_sampler(config, test_set, q) for q in config.evaluate.queries}
     validation = None
-    if has_validation(config):
-        images = load(config, "validation")
-        validation = task_sampler(config, images, config.evaluate.queries[0])
+    if validation_set is not None:
+        validation = task_sampler(config, validation_set, config.evaluate.queries[0])
     classes = len(test_set.names)
     return Setting(config, method, train_set, validation, test_tasks, classes, shape, keys)
+
+
+def check_sizes(config: Config, images: Mapping[str, ImageSet | None]) -> None:
+    """Refuse splits that are too small for the config's tasks, all of them in one message.
+
+    Raises:
+      ArgumentError: naming the splits, and what they lack.
+    """
+    queries = {"train": config.train.queries, "validation": config.evaluate.queries[0]}
+    lacks = [
+        line
+        for split, found in images.items()
+        # A classifier of all classes, which draws no tasks, is trained on any.
+        if found is not None and not (split == "train" and config.method == "pretrained")
+        for line in enough.lacking(
+            split if split != "test" else config.evaluate.split,
+            found,
+            config.task.ways,
+            config.task.shots + queries.get(split, max(config.evaluate.queries)),
+        )
+    ]
+    if lacks:
+        raise ArgumentError(
+            "\n".join(["the images are too few for config.task.ways, shots and queries:", *lacks])
+        )
 
 
 def load(config: Config, split: str) -> ImageSet:
@@ -102,22 +127,26 @@ def load(config: Config, split: str) -> ImageSet:
         options["image_size"] = tuple(config.data.image_size)
         options["resize"] = config.data.resize
         options["grayscale"] = config.data.grayscale
+        options["fractions"], options["seed"] = config.data.split or None, config.data.split_seed
     if config.data.source in data.SCHEMES:
         options["scheme"] = config.data.scheme or None
-    return data.load(
-        config.data.source,
-        split,
-        data_dir=config.data.dir or None,
-        cache_dir=config.data.cache or None,
-        download=config.data.download,
-        **options,
-    )
+    with words.in_flags(words.CONFIG):
+        return data.load(
+            config.data.source,
+            split,
+            data_dir=config.data.dir or None,
+            cache_dir=config.data.cache or None,
+            download=config.data.download,
+            **options,
+        )
 
 
 def has_validation(config: Config) -> bool:
     """Return whether the protocol keeps classes for choosing the checkpoint."""
     if config.data.source in data.SCHEMES:
         return "validation" in data.split_names(config.data.source, config.data.scheme or None)
+    if config.data.split:
+        return config.data.split[1] > 0
     return config.data.source == "glyphs" or (Path(config.data.dir) / "validation").is_dir()
 
 
@@ -203,8 +232,12 @@ def depends_on(config: Config) -> dict[str, Any]:
         free.append("clip_norm")
     fields["train"] = {name: x for name, x in values["train"].items() if name not in free}
     images = ("source", "scheme", "rotate")
+    if methods.augmentation(config) is not None:  # earlier versions did not have it
+        images += ("augment",)
     if config.data.source == "folder":  # whose content its name does not tell
         images += ("dir", "image_size", "resize", "grayscale")
+        if config.data.split:  # earlier versions did not have it
+            images += ("split", "split_seed")
     fields["data"] = {name: values["data"][name] for name in images}
     if config.weights.start:
         content = weights_file(config, "start").read_bytes()

@@ -6,12 +6,13 @@ from typing import NamedTuple
 from jax.sharding import Mesh
 
 from experiments.harness.config import Config
-from mamljax import baselines, fomaml, maml, models
+from mamljax import baselines, fomaml, maml, models, tasks
 from mamljax.algorithms import context_vector, meta_lstm
 from mamljax.data import ImageSet
 from mamljax.losses import cross_entropy
 from mamljax.partition import all_but, all_parameters
 from mamljax.tasks import episodes
+from mamljax.tasks.augment import Augment
 from mamljax.types import Array, Learner, Model, Params, Partition, Sampler
 
 
@@ -62,7 +63,9 @@ def network(config: Config, outputs: int | None) -> Model:
     return convolutional[config.model.network](outputs, **norm, **filters)
 
 
-def task_sampler(config: Config, images: ImageSet, queries: int) -> Sampler:
+def task_sampler(
+    config: Config, images: ImageSet, queries: int, augment: Augment | None = None
+) -> Sampler:
     """Episodes of the config's ways and shots."""
     return episodes(
         images.images,
@@ -72,7 +75,14 @@ def task_sampler(config: Config, images: ImageSet, queries: int) -> Sampler:
         shots=config.task.shots,
         queries=queries,
         rotate=config.data.rotate,
+        augment=augment,
     )
+
+
+def augmentation(config: Config) -> Augment | None:
+    """The changes of training images that the config asks for."""
+    asked = config.data.augment.to_dict()
+    return tasks.augment(**asked) if any(asked.values()) else None
 
 
 def build(config: Config, image_shape: tuple[int, ...], classes: int, mesh: Mesh | None) -> Method:
@@ -130,7 +140,7 @@ def _partition(config: Config) -> Partition:
 
 def _episodic(config: Config, learner: Learner, tested: Mapping[str, Tested]) -> Method:
     def sampler(images):
-        return task_sampler(config, images, config.train.queries)
+        return task_sampler(config, images, config.train.queries, augmentation(config))
 
     return Method(learner, sampler, config.train.meta_batch, tested)
 
@@ -156,7 +166,10 @@ def _pretrained(config: Config, classes: int) -> Method:
 
     def sampler(images):
         return baselines.minibatches(
-            images.images, size=config.train.minibatch, counts=images.counts
+            images.images,
+            size=config.train.minibatch,
+            counts=images.counts,
+            augment=augmentation(config),
         )
 
     return Method(fine_tuned(0.0), sampler, 1, tested)

@@ -14,7 +14,8 @@ from mamljax.algorithms import maml
 from mamljax.baselines.head import fresh_head, with_head
 from mamljax.losses import cross_entropy
 from mamljax.meta import backprop
-from mamljax.tasks.episodes import images_per_class, unit_interval
+from mamljax.tasks.augment import Augment
+from mamljax.tasks.episodes import augmented, images_per_class, unit_interval
 from mamljax.types import Array, Batch, Learner, Model, Partition, Sampler, Task
 
 
@@ -68,6 +69,7 @@ def minibatches(
     *,
     size: int,
     counts: Array | np.ndarray | None = None,
+    augment: Augment | None = None,
     decode: Callable[[Array], Array] | None = None,
 ) -> Sampler:
     """A sampler of minibatches of all classes, to train a classifier with `fit`.
@@ -80,6 +82,7 @@ def minibatches(
       images: uint8 ``[C, M, H, W, ch]``, class by class.
       size: examples per minibatch.
       counts: ``[C]``, images of each class; rows beyond are padding. All ``M`` by default.
+      augment: random changes of every image, see `tasks.augment`.
       decode: from the bytes of a batch to floats, as in `episodes`.
 
     Raises:
@@ -88,6 +91,8 @@ def minibatches(
     checks.at_least("size", size, 1)
     decode = unit_interval if decode is None else decode
     checks.is_function("decode", decode, "images -> inputs")
+    if augment is not None:
+        checks.is_function("augment", augment, "(key, images) -> images")
     counts = images_per_class(images, counts)
 
     def sampler(images, ends, meta_params, key):
@@ -96,6 +101,8 @@ def minibatches(
         labels = jnp.searchsorted(ends, index, side="right")
         starts = jnp.concatenate([jnp.zeros(1, ends.dtype), ends[:-1]])
         drawn = images[labels, index - starts[labels]]
+        if augment is not None:
+            drawn = augmented(augment, jax.random.fold_in(key, 1), drawn)
         return Task(support=(), query=Batch(decode(drawn), labels))
 
     # The images travel as an argument: as a constant they would be copied into every program.

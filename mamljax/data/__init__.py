@@ -2,7 +2,8 @@
 
 from mamljax.data.cache import ImageSet
 from mamljax.data.files import DataError
+from mamljax.data.folders import NoClasses
 from mamljax.data.loading import load
 from mamljax.data.splits import SCHEMES, split_names
 
-__all__ = ["SCHEMES", "DataError", "ImageSet", "load", "split_names"]
+__all__ = ["SCHEMES", "DataError", "ImageSet", "NoClasses", "load", "split_names"]

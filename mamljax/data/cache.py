@@ -15,11 +15,14 @@ import numpy as np
 from mamljax import checks
 from mamljax.checks import ArgumentError
 from mamljax.data.files import DataError, File, fingerprint
+from mamljax.data.images import WRONG_SIZE
 from mamljax.data.sources import ImageClass, Source
 from mamljax.running.files import sealed, unsealed, write_json
 from mamljax.running.progress import progress
 
 MANIFEST = "manifest.json"
+SHOWN = 20
+"""Lines of an error on many files; a file has the rest."""
 
 Choose = Callable[[Sequence[str]], Sequence[str]]
 """All class names -> those wanted."""
@@ -132,15 +135,17 @@ def _prepare(source: Source, files: list[File], home: Path) -> None:
     with _staging(home) as staging:
         if _manifest(home, files) is not None:
             return  # another process has just done it
+        problems = source.unusable(files)
         classes = source.classes(files)
+        if not classes:
+            raise DataError(_told(problems, home))
         with progress(source.title, sum(item.size for item in classes)) as update:
-            problems: list[str] = []
             reading = _reporting(classes, update, source.shape, problems)
             builder = ImageClasses(staging, source.shape, reading)
             with contextlib.redirect_stdout(io.StringIO()):  # where TFDS announces itself
                 builder.download_and_prepare(download_dir=staging / "downloads")
         if problems:
-            raise DataError(_told(problems))
+            raise DataError(_told(problems, home))
         manifest = Manifest(
             names=[item.name for item in classes],
             counts=[item.size for item in classes],
@@ -173,13 +178,19 @@ def _staging(home: Path) -> Iterator[Path]:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _told(problems: Sequence[str]) -> str:
-    """All that is wrong in one message, of which the first twenty lines are shown."""
+def _told(problems: Sequence[str], home: Path) -> str:
+    """All that is wrong in one message: of more than twenty lines the rest is in a file."""
     lines = "\n".join(problems).splitlines()
+    # Last, since all images may have another size, which must not hide the few that are broken.
+    lines = sorted(lines, key=lambda line: WRONG_SIZE in line)
     if len(lines) == 1:
         return lines[0]
-    more = [f"and {len(lines) - 20} more"] if len(lines) > 20 else []
-    return "\n".join([f"{len(lines)} files cannot be used:", *lines[:20], *more])
+    told = [f"{len(lines)} files cannot be used:", *lines[:SHOWN]]
+    if len(lines) > SHOWN:
+        whole = home.with_name(f"{home.name}.problems.txt")
+        whole.write_text("\n".join([*lines, ""]), encoding="utf-8")
+        told.append(f"and {len(lines) - SHOWN} more: all of them are listed in {whole}")
+    return "\n".join(told)
 
 
 def _reporting(

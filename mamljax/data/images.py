@@ -8,12 +8,14 @@ import numpy as np
 from mamljax import checks
 from mamljax.data.files import DataError, File
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp")
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
 MODES = {1: "L", 3: "RGB"}
 # Others have more than 8 bits per channel, and Pillow would clip them, or are made for print, where
 # colours depend on a profile.
 EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "YCbCr"}
+WRONG_SIZE = "pixels; expected"
+"""What every error on an image's size says."""
 MAX_PIXELS = 2**26
 """Pillow warns from 89 million on; a bomb is refused before."""
 
@@ -24,11 +26,13 @@ class Pixels(NamedTuple):
     stored: height and width that files must have; None for any.
     shape: height, width and channels of the array; files of another size are resized (Lanczos).
     invert: make ink 255 and paper 0.
+    hint: what an error on the size says besides.
     """
 
     stored: tuple[int, int] | None
     shape: tuple[int, int, int]
     invert: bool = False
+    hint: str = ""
 
 
 def is_image(file: File) -> bool:
@@ -45,7 +49,7 @@ def decode(file: File, pixels: Pixels) -> np.ndarray:
     """
     # Not before it is needed: Pillow is no requirement of the algorithms.
     checks.require("PIL", "reading images", package="pillow")
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     height, width, channels = pixels.shape
     try:
@@ -53,9 +57,12 @@ def decode(file: File, pixels: Pixels) -> np.ndarray:
             _check(file, image.size, image.mode, getattr(image, "n_frames", 1))
             # To 8 bits before all else: a 1-bit image would be resized without grey.
             image = _on_white(ImageOps.exif_transpose(image)).convert(MODES[channels])
-        _check_size(file, image.size, pixels.stored)
+        _check_size(file, image.size, pixels)
     except DataError:
         raise
+    except UnidentifiedImageError as error:
+        said = f"its content is none of {', '.join(FORMATS)}"  # Pillow would name a buffer
+        raise DataError(f"{file.where} is not a readable image ({said}): replace it.") from error
     except Exception as error:  # a broken file can make the decoder raise anything
         raise DataError(f"{file.where} is not a readable image ({error}): replace it.") from error
     if image.size != (width, height):
@@ -74,12 +81,11 @@ def _on_white(image: Any) -> Any:
     return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
 
 
-def _check_size(file: File, size: tuple[int, int], stored: tuple[int, int] | None) -> None:
-    width, height = size
+def _check_size(file: File, size: tuple[int, int], pixels: Pixels) -> None:
+    (width, height), stored = size, pixels.stored
     if stored is not None and (height, width) != stored:
-        raise DataError(
-            f"{file.where} is {height} x {width} pixels; expected {stored[0]} x {stored[1]}."
-        )
+        expected = f"{stored[0]} x {stored[1]}{pixels.hint}"
+        raise DataError(f"{file.where} is {height} x {width} {WRONG_SIZE} {expected}.")
 
 
 def _check(file: File, size: tuple[int, int], mode: str, frames: int) -> None:

@@ -1,7 +1,7 @@
 """Image sets by name."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,8 @@ def load(
     image_size: tuple[int, int] | None = None,
     grayscale: bool = False,
     resize: bool = False,
+    fractions: Sequence[float] | None = None,
+    seed: int = 0,
 ) -> ImageSet:
     """One split of an image set, as uint8 arrays by class.
 
@@ -47,30 +49,45 @@ def load(
       grayscale: for ``"folder"``: one channel instead of three.
       resize: for ``"folder"``: bring images of other sizes to `image_size`, instead of refusing
         them.
+      fractions: for ``"folder"``, where all classes lie in ``train`` or in no split at all: the
+        shares of train, validation and test, such as ``(0.8, 0.1, 0.1)``.
+      seed: decides which class belongs to which of these.
 
     Raises:
       ArgumentError: for unknown names or options that do not belong to the source.
       DataError: (a ValueError) if files are missing or broken, or the cache cannot be written.
     """
     checks.one_of("source", source, (*SOURCES, "folder"))
-    choose = _choice(source, split, scheme)
-    if source != "folder" and (image_size or grayscale or resize):
-        raise ArgumentError(f"image_size, grayscale and resize are for folder, not for {source}.")
+    if source != "folder" and (image_size or grayscale or resize or fractions):
+        raise ArgumentError(
+            f"image_size, grayscale, resize and fractions are for folder, not for {source}."
+        )
+    shares = folders.check_fractions(fractions) if fractions else None
+    choose = _choice(source, split, scheme, shares, seed)
     folder = None if data_dir is None else _folder_of(source, Path(data_dir))
     if download:
         _download(source, folder)
     if source == "folder":
-        described = _own(folder, image_size, grayscale=grayscale, resize=resize)
+        described = _own(
+            folder, image_size, grayscale=grayscale, resize=resize, divided=shares is not None
+        )
     else:
         described = SOURCES[source]()
     place = cache.default_folder() if cache_dir is None else Path(cache_dir)
     found = cache.read(described, choose, folder, place)
     if source == "folder":
-        return found._replace(names=tuple(name.removeprefix(f"{split}/") for name in found.names))
+        prefix = f"{split if shares is None else 'train'}/"
+        return found._replace(names=tuple(name.removeprefix(prefix) for name in found.names))
     return found
 
 
-def _choice(source: str, split: str, scheme: str | None) -> cache.Choose:
+def _choice(
+    source: str,
+    split: str,
+    scheme: str | None,
+    fractions: tuple[float, float, float] | None,
+    seed: int,
+) -> cache.Choose:
     """The function that picks the class names of a split."""
     if source in SCHEMES:
         chosen = split_names(source, scheme)
@@ -81,6 +98,8 @@ def _choice(source: str, split: str, scheme: str | None) -> cache.Choose:
         raise ArgumentError(f"{source} has no schemes; got scheme={scheme!r}.")
     if source == "glyphs":
         return lambda names: [name for name in names if seventy_ten_twenty(name) == split]
+    if fractions is not None:
+        return lambda names: folders.divided(names, split, fractions, seed)
     return lambda names: folders.of_split(names, split)
 
 

@@ -31,6 +31,8 @@ class Source(NamedTuple):
     shape: height, width and channels.
     find: data folder -> the set's files; None if the set is made rather than found.
     classes: those files -> all classes.
+    unusable: what is wrong with files by their names alone, one line each; it is told together with
+      what cannot be read.
     """
 
     title: str
@@ -38,6 +40,7 @@ class Source(NamedTuple):
     shape: tuple[int, int, int]
     find: Callable[[Path], list[File]] | None
     classes: Callable[[list[File]], list[ImageClass]]
+    unusable: Callable[[list[File]], list[str]] = lambda files: []
 
 
 def from_files(by_class: Mapping[str, list[File]], pixels: Pixels) -> list[ImageClass]:

@@ -9,6 +9,7 @@ from jax.tree_util import Partial
 
 from mamljax import checks
 from mamljax.checks import ArgumentError
+from mamljax.tasks.augment import Augment
 from mamljax.tasks.choice import choose
 from mamljax.types import Array, Batch, Sampler, Task
 
@@ -22,6 +23,7 @@ def episodes(
     counts: Array | np.ndarray | None = None,
     names: Sequence[str] | None = None,
     rotate: bool = False,
+    augment: Augment | None = None,
     decode: Callable[[Array], Array] | None = None,
 ) -> Sampler:
     """A sampler of classification tasks: distinct classes, disjoint support and query images.
@@ -34,6 +36,7 @@ def episodes(
       counts: ``[C]``, images of each class; rows beyond are padding. All ``M`` by default.
       names: of the classes, for errors, such as those of `mamljax.data.load`.
       rotate: turn the images of each class by a random multiple of 90 degrees (Omniglot).
+      augment: random changes of every image, see `tasks.augment`; for training alone.
       decode: from the bytes of a batch to floats; `unit_interval` by default.
 
     Raises:
@@ -44,6 +47,8 @@ def episodes(
     checks.at_least("queries", queries, 1)
     decode = unit_interval if decode is None else decode
     checks.is_function("decode", decode, "images -> inputs")
+    if augment is not None:
+        checks.is_function("augment", augment, "(key, images) -> images")
     counts = images_per_class(images, counts)
     if names is not None and len(names) != len(counts):
         raise ArgumentError(
@@ -75,6 +80,8 @@ def episodes(
         if rotate:
             turns = jax.random.randint(turn_key, (ways,), 0, 4)
             drawn = jax.vmap(_turn)(drawn, turns)
+        if augment is not None:
+            drawn = augmented(augment, jax.random.fold_in(turn_key, 1), drawn)
 
         def batch(part, per_class):
             inputs = decode(part.reshape(-1, *part.shape[2:]))
@@ -113,6 +120,20 @@ def images_per_class(images: Array | np.ndarray, counts: Array | np.ndarray | No
             f"got {counts.tolist()}."
         )
     return counts
+
+
+def augmented(augment: Augment, key: Array, images: Array) -> Array:
+    """Images ``[..., H, W, ch]``, each changed at random.
+
+    Raises:
+      ArgumentError: if that changes shape or type.
+    """
+    changed = augment(key, images.reshape(-1, *images.shape[-3:])).reshape(images.shape)
+    if changed.dtype != images.dtype:
+        raise ArgumentError(
+            f"augment must return images of type {images.dtype}; got {changed.dtype}."
+        )
+    return changed
 
 
 def unit_interval(images: Array) -> Array:

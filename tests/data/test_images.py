@@ -81,9 +81,9 @@ def test_broken_images_are_named(image_bytes, break_it):
         decode(file_of(data), Pixels(None, (50, 50, 3)))
 
 
-@pytest.mark.parametrize("kind", ["BMP", "TIFF", "WEBP", "PNG"])
+@pytest.mark.parametrize("kind", ["BMP", "TIFF", "WEBP", "PNG", "GIF"])
 def test_other_formats(kind):
-    levels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
+    levels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5  # few enough for GIF's palette
     file = io.BytesIO()
     Image.fromarray(levels).save(file, kind, **{"lossless": True} if kind == "WEBP" else {})
     found = decode(file_of(file.getvalue()), Pixels((4, 4), (4, 4, 3)))
@@ -123,6 +123,10 @@ def test_several_pictures_and_colours_for_print_are_refused():
     first.save(file, "TIFF", save_all=True, append_images=[second])
     with pytest.raises(DataError, match="holds 2 pictures; expected one"):
         decode(file_of(file.getvalue()), Pixels(None, (4, 4, 3)))
+    film = io.BytesIO()
+    first.save(film, "GIF", save_all=True, append_images=[second])
+    with pytest.raises(DataError, match="holds 2 pictures; expected one"):
+        decode(file_of(film.getvalue()), Pixels(None, (4, 4, 3)))
     with pytest.raises(
         DataError, match="has mode 'CMYK'; expected 8 bits per channel, grey or RGB"
     ):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mamljax.data import DataError, glyphs, load, loading, split_names
+from mamljax.data import DataError, NoClasses, glyphs, load, loading, split_names
 
 DEFAULT_FOLDER = Path(__file__).parents[3] / "shared" / "data"
 REAL = Path(os.environ.get("MAMLJAX_DATA", DEFAULT_FOLDER))
@@ -70,11 +70,11 @@ def remove_test(own):
         (remove_test, "there is no folder 'test', only train, validation. Put images at SPLIT"),
         (
             lambda own: (own / "test").rename(own / "val"),
-            r"not where they should be .*val/cow/0\.png, .*val/cow/1\.jpg\. .* SPLIT is",
+            r"2 files .*\n.*val/cow/0\.png is in the folder of no .* SPLIT is .*\n.*cow/1\.jpg is",
         ),
         (
             lambda own: (own / "test/cow/0.png").rename(own / "0.png"),
-            r"should be in .*own/0\.png\.",
+            r"own/0\.png is in the folder of no class",
         ),
         (lambda own: own.rename(own.with_name("gone")), "there are no images .*own. Put images at"),
     ],
@@ -85,20 +85,91 @@ def test_own_folder_of_another_layout(load_own, own, change, message):
         load_own("test")
 
 
-@pytest.mark.parametrize("name", ["film.gif", "notes.txt", "more/1.gif"])
-def test_what_lies_among_the_images_unread_is_listed(load_own, own, write, name):
+@pytest.mark.parametrize("name", ["film.mp4", "notes.txt", "more/1.heic"])
+def test_what_lies_among_the_images_unread_is_told(load_own, own, write, name):
     write(own / "train/cat" / name, b"?")
-    with pytest.raises(DataError, match=rf"files that are not read, .*train/cat/{name}\. Convert"):
+    with pytest.raises(DataError, match=rf"train/cat/{name} is not read, .* convert it"):
         load_own()
 
 
-def test_all_misplaced_images_are_listed(load_own, own, write, image_bytes):
-    for name in ("train/cat/more/1.png", "train/2.webp"):
-        write(own / name, image_bytes())
-    with pytest.raises(
-        DataError, match=r"train/2\.webp, .*more/1\.png|more/1\.png, .*train/2\.webp"
-    ):
+def test_all_that_is_wrong_is_in_one_message(load_own, own, write, image_bytes):
+    for name in ("train/cat/more/1.png", "train/2.webp", "test/cow/7.png"):
+        write(own / name, image_bytes((9, 9)))
+    write(own / "train/cat/notes.txt", b"?")
+    write(own / "train/dog/0.png", b"broken")
+    with pytest.raises(DataError, match="5 files cannot be used:") as caught:
         load_own()
+    told = str(caught.value).splitlines()
+    for name in ("cat/more/1.png", "train/2.webp", "cat/notes.txt", "dog/0.png", "cow/7.png"):
+        assert sum(name in line for line in told) == 1
+    assert "is 9 x 9 pixels; expected 6 x 5 (resize=True brings all" in told[-1]
+    for name in ("train/cat/more/1.png", "train/2.webp", "test/cow/7.png", "train/cat/notes.txt"):
+        (own / name).unlink()
+    write(own / "train/dog/0.png", image_bytes((6, 5)))
+    assert load_own().counts.tolist() == [2, 3]  # mended, it is read
+
+
+def test_of_many_broken_files_a_file_lists_all(load_own, own, write):
+    for i in range(30):
+        write(own / f"train/cat/{i + 10}.png", b"broken")
+    with pytest.raises(DataError, match="and 10 more: all of them are listed in ") as caught:
+        load_own()
+    whole = Path(str(caught.value).split("listed in ")[1])
+    lines = whole.read_text().splitlines()
+    assert len(lines) == 30
+    assert all(f"train/cat/{i + 10}.png is not a readable" in x for i, x in enumerate(lines))
+
+
+@pytest.fixture
+def undivided(own, write, image_bytes):
+    """Ten classes of train alone, by a function that moves them right into the folder."""
+    for part in ("validation", "test", "train"):
+        for path in sorted((own / part).rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        (own / part).rmdir()
+    for c in range(10):
+        for i in range(2):
+            write(own / f"train/c{c}/{i}.png", image_bytes((6, 5), 20 * c + i))
+
+    def move():
+        for path in (own / "train").iterdir():
+            path.rename(own / path.name)
+        (own / "train").rmdir()
+
+    return move
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_seed_divides_the_classes(load_own, undivided, moved):
+    if moved:
+        undivided()
+    splits = ("train", "validation", "test")
+
+    def names(fractions, seed=0):
+        return [set(load_own(split, fractions=fractions, seed=seed).names) for split in splits]
+
+    first = names((0.6, 0.2, 0.2))
+    assert [len(part) for part in first] == [6, 2, 2]
+    assert set.union(*first) == {f"c{c}" for c in range(10)}
+    assert names([0.6, 0.2, 0.2]) == first
+    assert len({tuple(map(frozenset, names((0.6, 0.2, 0.2), seed))) for seed in range(5)}) > 3
+    test = load_own("test", fractions=(0.6, 0.2, 0.2))
+    for name, images in zip(test.names, test.images, strict=True):
+        assert images[:, 0, 0, 0].tolist() == [20 * int(name[1]), 20 * int(name[1]) + 1]
+
+
+def test_what_cannot_be_divided_is_told(load_own, own, undivided, write, image_bytes):
+    with pytest.raises(NoClasses, match=r"no folder 'test', only train\..* fractions=\(0.8, 0.1"):
+        load_own("test")
+    with pytest.raises(NoClasses, match="of 10 classes leave none for validation"):
+        load_own("validation", fractions=(0.97, 0.02, 0.01))
+    with pytest.raises(ValueError, match=r"whose sum is 1, .* got \(0.8, 0.1\)"):
+        load_own(fractions=(0.8, 0.1))
+    with pytest.raises(ValueError, match="fractions are for folder, not for glyphs"):
+        load("glyphs", "train", fractions=(0.8, 0.1, 0.1))
+    write(own / "test/cow/1.png", image_bytes((6, 5)))
+    with pytest.raises(DataError, match="there are classes in test too: leave fractions out"):
+        load_own(fractions=(0.8, 0.1, 0.1))
 
 
 def test_own_images_of_another_size_or_broken_are_all_listed(load_own, own, write, image_bytes):

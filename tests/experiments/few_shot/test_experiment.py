@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -157,19 +158,38 @@ def test_without_validation_classes_the_last_checkpoint_is_tested(config, tmp_pa
     assert train["tested_checkpoint"] == 6
 
 
+def test_classes_of_train_alone_are_divided_by_a_seed(config, folder, tmp_path):
+    root = tmp_path / "undivided"
+    shutil.copytree(folder / "train", root / "train")
+    config.data.update(dir=str(root), cache=str(tmp_path / "cache"), split=(0.4, 0.0, 0.6))
+    config.data.split_seed = 3
+    config.data.augment.flip = True
+    setting = experiment.prepare(config)
+    assert setting.validation is None
+    assert (len(setting.train.names), setting.test_classes) == (3, 5)
+    depends = experiment.depends_on(config)["data"]
+    assert (depends["split"], depends["split_seed"]) == ((0.4, 0.0, 0.6), 3)
+    config.data.split = ()
+    with pytest.raises(DataError, match=r"no folder 'test', .* --config\.data\.split=0\.8,0\.1,0"):
+        experiment.prepare(config)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"task.ways": 6}, "ways=6 classes are needed .* of 5 classes"),
-        ({"evaluate.queries": (5,)}, r"shots \+ queries = 7 images are needed"),
-        ({"train.queries": 9}, r"shots \+ queries = 11 images are needed"),
+        (
+            {"task.ways": 6},
+            r"validation has 4 classes \(class0, .*a task takes 6\ntest has 5 classes",
+        ),
+        ({"evaluate.queries": (5,)}, r"test has 5 classes .* with fewer than the 7 images"),
+        ({"train.queries": 9}, r"train has 8 classes .*\.\.\.\) with fewer than the 11 images"),
         ({"method": "mamal"}, "config.method must be one of .* Did you mean 'maml'"),
         ({"model.network": "omniglott"}, "config.model.network must be one of"),
         ({"model.norm": "bach"}, "norm must be one of .* Did you mean 'batch'"),
         ({"data.source": "omniglott"}, "source must be one of"),
         (
             {"data.image_size": (13, 13)},
-            "files cannot be used:\n.*0.png is 12 x 12 pixels; expected 13 x 13",
+            r"cannot be used:\n.*0.png is 12 x 12 pixels; expected 13 x 13 \(--config.data.resi",
         ),
         ({"weights.test": "nowhere.npz"}, "config.weights.test: there is no file nowhere.npz"),
         ({"weights.start": "nowhere.npz"}, "config.weights.start: there is no file nowhere.npz"),
