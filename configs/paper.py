@@ -74,7 +74,7 @@ class Row(NamedTuple):
     name: of its report and its weights below ``results/``.
     config: experiment and variant, as ``mamljax train`` takes them.
     source: where in the paper.
-    hours: on two CPU cores, about, for each seed.
+    hours: on two CPU cores, about, for each seed; a guess until one is trained.
     seeds: each is a run of its own.
     data: the folder of its images below ``--data``, none if it needs none.
     """
@@ -139,8 +139,12 @@ ROWS = (
     _miniimagenet("5way5shot", 24.0),
     _miniimagenet("5way5shot_fomaml", 16.0),
     _miniimagenet("5way5shot_lstm", 20.0),
+    _omniglot("20way1shot_memory", 6.0),
+    _omniglot("20way1shot_statistician", 9.0),
     _omniglot("20way5shot_matching", 10.0),
     _omniglot("20way5shot_siamese", 10.0),
+    _omniglot("20way5shot_memory", 15.0),
+    _omniglot("20way5shot_statistician", 20.0),
     _omniglot("20way5shot", 65.0),
     Row("locomotion/cheetah_direction", "locomotion:cheetah_direction", "figure 5", 2.0),
     Row("locomotion/cheetah_velocity", "locomotion:cheetah_velocity", "figure 5", 2.0),

@@ -12,9 +12,11 @@ a folder of its name; rows whose images are not there are passed over.
 """
 
 import argparse
+import contextlib
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from configs.paper import ROWS, Row
@@ -34,7 +36,8 @@ def main(words: Sequence[str]) -> None:
         if given.verify:
             raise SystemExit(0 if verified(rows, places) else 1)
         if not given.status:
-            train(rows, places, hours=given.hours, nice=given.nice)
+            with _interrupted_by_sigterm():
+                train(rows, places, hours=given.hours, nice=given.nice)
     except (ArgumentError, RuntimeError) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:
@@ -79,6 +82,16 @@ def train(rows: Sequence[Row], places: Places, *, hours: float, nice: int) -> No
             if finished:
                 work.publish(row, seed, places)
                 results.main()
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does: training, a process of its own, is told by both."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def verified(rows: Sequence[Row], places: Places) -> bool:

@@ -152,9 +152,8 @@ def peers(found: Record) -> Table:
     """Return the five races in brief: time, and how many times faster than each peer."""
     whole = races(found)
     keep = [0, 1, *range(6, len(whole.header))]
-    return Table(
-        [whole.header[i] for i in keep], [[line[i] for i in keep] for line in whole.cells], ""
-    )
+    header = [whole.header[i].removeprefix("faster than ").removesuffix(" by") for i in keep]
+    return Table(header, [[line[i] for i in keep] for line in whole.cells], "")
 
 
 def breakdowns(found: Record) -> Table:
@@ -309,7 +308,38 @@ def weights(places: Places) -> Table:
     return Table(["weights", "number", "what tests them", "what trains them"], cells, "")
 
 
-OF_ROWS: dict[str, Callable[[Places], Table]] = {"rows": rows, "weights": weights}
+def images(places: Places) -> Table:
+    """Return tables 1 and 3: ours and the paper's in per cent, and how far ours is trained."""
+    ours = {}
+    for found in (standing.standing(row, places) for row in paper.ROWS if row.data):
+        trained = [standing.published(found.row, seed, places) for seed in found.row.seeds]
+        share = min(filter(None, trained), default=0) / found.goal
+        part = "" if share >= 1 else f" ({share:.0%} trained)"
+        for number in reversed(found.numbers):  # of several query counts the first, the paper's
+            task = number.setting.partition(",")[0]
+            ours[found.row.data, task, number.method] = f"{100 * number.ours:.1f}{part}"
+    tasks = [("omniglot", ways, shots) for ways in (5, 20) for shots in (1, 5)]
+    tasks += [("miniimagenet", 5, shots) for shots in (1, 5)]
+    cells = []
+    for method in dict.fromkeys(method for _, _, method in paper.IMAGES):
+        cells.append([method])
+        for data, ways, shots in tasks:
+            theirs = paper.IMAGES.get((data, ways, method), {}).get(shots)
+            found = ours.get((data, f"{ways}-way {shots}-shot", method), "-")
+            cells[-1].append(f"{found} / {theirs[0]:.1f}" if theirs else "")
+    header = [f"{SETS[data]} {ways}-way {shots}-shot" for data, ways, shots in tasks]
+    return Table(["%, ours / paper", *header], cells, "")
+
+
+SETS = {"omniglot": "Omniglot", "miniimagenet": "miniImagenet"}
+"""Names of the image sets, by their folder."""
+
+
+OF_ROWS: dict[str, Callable[[Places], Table]] = {
+    "rows": rows,
+    "weights": weights,
+    "images": images,
+}
 """Tables of the paper's rows, by the word in a mark."""
 
 TABLES: dict[str, Callable[[Record], Table]] = {

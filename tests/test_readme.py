@@ -3,11 +3,8 @@
 import re
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
-
-from mamljax import tasks
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 SNIPPETS = dict(re.findall(r"<!-- snippet: (\w+) -->\n```python\n(.*?)```", README, re.DOTALL))
@@ -30,22 +27,6 @@ def test_the_core_line_is_what_the_readme_shows():
     assert set(grads) == {"Dense_0", "Dense_1"}
 
 
-def test_methods_combine():
-    scope = {}
-    exec(SNIPPETS["family"], scope)
-    learner = scope["combined"]
-    batch = tasks.sample_tasks(tasks.sinusoid(5, 5), None, jax.random.key(0), 3)
-    meta_params = learner.init(jax.random.key(1), batch.query.inputs[0])
-    gradient, _ = learner.meta_gradient(meta_params, batch, jax.random.key(2))
-    assert jax.tree.structure(gradient) == jax.tree.structure(meta_params)
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))
-    assert set(learner.adapt(meta_params, *support_of(batch)).params) == set(meta_params.model)
-
-
-def support_of(batch):
-    return jax.tree.map(lambda x: x[0], batch.support), jax.random.key(3)
-
-
 def test_it_fits_on_a_screen_or_so():
     assert len(README.encode()) <= 9_000
-    assert set(SNIPPETS) == {"own_data", "core", "family"}
+    assert set(SNIPPETS) == {"own_data", "core"}

@@ -9,12 +9,15 @@ import zlib
 from importlib import import_module, util
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from absl import flags
 from ml_collections import config_flags
 
 from experiments.harness import distributed
 from experiments.harness.config import check
+from mamljax import tasks
 from mamljax.__main__ import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +88,20 @@ def robot_adapts(scope):
     assert after[1] > after[0] + 6
 
 
+def methods_combine(scope):
+    learner = scope["combined"]
+    batch = tasks.sample_tasks(tasks.sinusoid(5, 5), None, jax.random.key(0), 3)
+    meta_params = learner.init(jax.random.key(1), batch.query.inputs[0])
+    gradient, _ = learner.meta_gradient(meta_params, batch, jax.random.key(2))
+    assert jax.tree.structure(gradient) == jax.tree.structure(meta_params)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))
+    support = jax.tree.map(lambda x: x[0], batch.support)
+    adapted = learner.adapt(meta_params, support, jax.random.key(3))
+    assert set(adapted.params) == set(meta_params.model)
+
+
 PROMISES = {
+    "reference/algorithms.md": methods_combine,
     "tutorials/sinusoid.md": sinusoid_learns,
     "tutorials/images.md": images_are_learned,
     "tutorials/algorithm.md": algorithms_differ_as_told,
@@ -115,7 +131,7 @@ def test_python_of_a_page_runs_and_keeps_its_promise(page, tmp_path, monkeypatch
 
 def test_every_tutorial_is_held_to_something():
     tutorials = {page for page in PAGES if page.startswith("tutorials/")}
-    assert tutorials == PROMISES.keys()
+    assert tutorials <= PROMISES.keys()
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))

@@ -1,6 +1,10 @@
 """The command that works through the paper's rows."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -77,3 +81,39 @@ def test_verification_fails_where_a_number_does_not_hold(monkeypatch, capsys):
     monkeypatch.setattr(work, "verify", lambda *_: None)
     with pytest.raises(SystemExit, match="no weights are published"):
         reproduce.main(["--verify", "--only=sinusoid/maml"])
+
+
+STOPPED = """
+import sys
+from experiments import reproduce
+from experiments.reproduction import standing, work
+
+trained = '''
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("saved")))
+print("begun", flush=True)
+time.sleep(60)
+'''
+standing.is_done = lambda *_: False
+work.words = lambda *_: ["-c", trained]
+reproduce.main(["--only=sinusoid/fomaml", "--runs=" + sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_passed_on_to_training(tmp_path, number):
+    (tmp_path / "stopped.py").write_text(STOPPED)
+    command = [sys.executable, str(tmp_path / "stopped.py"), str(tmp_path / "runs")]
+    environment = work._environment()
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    logs, deadline = [], time.monotonic() + 60
+    while not any("begun" in log.read_text() for log in logs):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+        logs = list((tmp_path / "runs").rglob("log.txt"))
+    process.send_signal(number)
+    _, told = process.communicate(timeout=30)
+    assert logs[0].read_text() == "begun\nsaved\n"
+    assert "Stopped. The same command goes on" in told
+    assert process.returncode == 1

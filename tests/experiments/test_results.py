@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from configs import paper
 from experiments import results
 
 ROOT = Path(__file__).parents[2]
@@ -86,3 +87,21 @@ def test_the_papers_gap_is_that_of_its_returns():
 def test_a_table_that_there_is_not_is_refused():
     with pytest.raises(ValueError, match="there is no table 'rases'; there are races"):
         results.rendered("<!-- table: speed.json rases -->\n<!-- end -->")
+
+
+def test_the_papers_images_stand_beside_ours(tmp_path):
+    """Numbers of three seeds' rows with one seed done, of an unfinished row, of none."""
+    source = ROOT / "results" / "omniglot" / "5way1shot_dense-seed0.json"
+    record = json.loads(source.read_text())
+    record["results"][0]["mean"][-1] = 0.5
+    record["train"]["maml"]["iterations"] = 30_000
+    (tmp_path / "omniglot").mkdir()
+    (tmp_path / "omniglot" / "5way1shot_dense-seed1.json").write_text(json.dumps(record))
+    page = results.rendered("<!-- table: all images -->\n<!-- end -->", tmp_path)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()[1:-1]]
+    table = {line[0]: dict(zip(lines[0][1:], line[1:], strict=True)) for line in lines}
+    assert table["maml, dense"]["Omniglot 5-way 1-shot"] == "50.0 (50% trained) / 89.7"
+    assert table["maml, dense"]["Omniglot 5-way 5-shot"] == "- / 97.5"
+    assert table["maml, dense"]["Omniglot 20-way 1-shot"] == ""
+    assert table["fomaml"]["miniImagenet 5-way 5-shot"] == "- / 63.1"
+    assert len(table) == 2 + len({method for _, _, method in paper.IMAGES})
