@@ -5,6 +5,7 @@
 Variants, given after a colon (``configs/navigation.py:quick``):
     paper    the default: the authors' settings but for the damping, 100 iterations
     quick    25 iterations and only MAML and pretraining, to see everything work
+    rl2      MAML beside RL^2 (Duan et al. 2016), which learns in its memory from episode to episode
 
 Published mean returns over 40 tasks after 0 / 1 / 2 / 3 steps: MAML -40.4 / -11.7 / -3.3 / -3.2,
 pretrain -40.8 / -19.7 / -11.7 / -8.5, random -82.7 / -58.0 / -53.8 / -46.8, oracle -2.3, context
@@ -21,7 +22,7 @@ from ml_collections import ConfigDict
 from configs.base import meta_rl, variants
 from configs.base.ranges import Size
 
-VARIANTS = ("paper", "quick")
+VARIANTS = ("paper", "quick", "rl2")
 
 
 def get_config(variant: str = "paper") -> ConfigDict:
@@ -38,4 +39,6 @@ def get_config(variant: str = "paper") -> ConfigDict:
     if variant == "quick":
         config.methods = "maml,pretrain"
         config.train.num_iterations = 25
+    if variant == "rl2":
+        config.methods = "maml,rl2"
     return config

@@ -1,5 +1,6 @@
 """Meta-testing: adapt to unseen tasks and score the query set after every inner step."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ from jax.sharding import Mesh
 from mamljax import checks
 from mamljax.checks import ArgumentError
 from mamljax.sharding import on_all_devices, over_tasks, tasks_at_a_time
-from mamljax.tasks.sampling import as_partial, check_sampler, check_task
+from mamljax.tasks.sampling import as_partial, check_sampler, check_task, placed, places
 from mamljax.types import Array, Drawn, Learner, LossFn, Params, Sampler, Task
 
 DIVERGENCE = 10.0
@@ -24,6 +25,7 @@ class Scores(NamedTuple):
     num_tasks: how many; none is ever left out.
     num_diverged: how many diverged, see `DIVERGENCE`.
     values: ``[num_tasks, S + 1]``, each task's score.
+    info: by name, what else was asked for of each task, ``[num_tasks, S + 1]``, see `evaluate`.
     """
 
     mean: np.ndarray
@@ -33,6 +35,7 @@ class Scores(NamedTuple):
     num_tasks: int
     num_diverged: int
     values: np.ndarray
+    info: dict[str, np.ndarray] = {}  # noqa: RUF012, nobody writes into it
 
 
 def evaluate(
@@ -45,6 +48,7 @@ def evaluate(
     tasks: Task | None = None,
     num_steps: int | None = None,
     metric: LossFn | None = None,
+    info: Mapping[str, LossFn] | None = None,
     stochastic: bool = True,
     task_chunk: int | None = None,
     mesh: Mesh | None = None,
@@ -65,6 +69,8 @@ def evaluate(
       tasks: in place of sampler and number, a batch of tasks whose leaves lead with ``T``.
       num_steps: inner steps ``S``; None takes the learner's own.
       metric: ``(outputs, targets) -> scalar`` on the query set; None takes the learner's loss.
+      info: further ones by name, for `Scores.info`: of the same predictions, at no other cost. Of
+        policies `rl.losses.broken_episodes` is worth knowing.
       stochastic: adapt with a key, so that dropout draws in the inner steps as in training; False
         adapts without. Predictions on the query set never draw.
       task_chunk: adapt to this many tasks at a time, on each device, which bounds memory. None
@@ -80,11 +86,12 @@ def evaluate(
         checks.at_least("num_steps", num_steps, 0)
     if metric is not None:
         checks.is_function("metric", metric, "(outputs, targets) -> scalar")
+    further = _further(info)
     if task_chunk is not None:
         checks.at_least("task_chunk", task_chunk, 1)
     meta_params = on_all_devices(meta_params, mesh)  # training may have left them on others
     source = as_partial(sampler) if sampler is not None else on_all_devices(tasks, mesh)
-    scores, losses = _jitted_curves(
+    scores, losses, further_scores = _jitted_curves(
         learner,
         source,
         meta_params,
@@ -92,11 +99,26 @@ def evaluate(
         num_tasks=number,
         num_steps=num_steps,
         metric=metric,
+        info=further,
         stochastic=stochastic,
         task_chunk=task_chunk,
         mesh=mesh,
     )
-    return summarise(np.asarray(scores), np.asarray(losses))
+    found = summarise(np.asarray(scores), np.asarray(losses))
+    return found._replace(info={name: np.asarray(x) for name, x in further_scores.items()})
+
+
+def _further(info: Mapping[str, LossFn] | None) -> tuple[tuple[str, LossFn], ...]:
+    """Named metrics as a static argument of a compiled function."""
+    info = {} if info is None else info
+    if not isinstance(info, Mapping):
+        raise ArgumentError(
+            "info must be a mapping of names to functions (outputs, targets) -> scalar; got "
+            f"{type(info).__name__}."
+        )
+    for name, function in info.items():
+        checks.is_function(f"info[{name!r}]", function, "(outputs, targets) -> scalar")
+    return tuple(info.items())
 
 
 def _number_of_tasks(
@@ -139,32 +161,39 @@ def query_curves(
     num_tasks: int,
     num_steps: int | None,
     metric: LossFn | None = None,
+    info: tuple[tuple[str, LossFn], ...] = (),
     stochastic: bool = True,
     task_chunk: int | None = None,
     mesh: Mesh | None = None,
-) -> tuple[Array, Array]:
-    """Query scores and losses of tasks, ``[num_tasks, S + 1]`` each; see `evaluate`.
+) -> tuple[Array, Array, dict[str, Array]]:
+    """Query scores, losses and `info` of tasks, ``[num_tasks, S + 1]`` each; see `evaluate`.
 
     Pure, to be swept over with `jax.vmap`.
 
     Args:
       source: a sampler, or a batch of tasks.
       num_tasks: how many tasks to draw, or how many the batch has.
+      info: names and further metrics.
       learner, meta_params, key, num_steps, metric, task_chunk, mesh: see `evaluate`.
     """
     task_key, adapt_key = jax.random.split(key)
     if isinstance(source, Task):
         sampler, data, shapes = None, source, jax.tree.leaves(_one_of(source))
     else:
-        sampler, data = as_partial(source), jax.random.split(task_key, num_tasks)
+        sampler = as_partial(source)
+        data = jax.random.split(task_key, num_tasks), places(task_key, num_tasks)
         shapes = check_sampler(source, meta_params, task_key)
 
     def one_task(shared, each):
         (sampler, meta_params), (data, adapt_key) = shared, each
-        # Drawn here: only one chunk of tasks is in memory.
-        task = data if sampler is None else sampler(meta_params, data)
+        task = data
+        if sampler is not None:  # drawn here: only one chunk of tasks is in memory
+            task_key, place = data
+            task = placed(sampler, place)(meta_params, task_key)
         key = adapt_key if stochastic else None
-        return query_curve(learner, meta_params, task, key, num_steps=num_steps, metric=metric)
+        return query_curve(
+            learner, meta_params, task, key, num_steps=num_steps, metric=metric, info=info
+        )
 
     chunk = tasks_at_a_time(task_chunk, shapes, meta_params)
     each = data, jax.random.split(adapt_key, num_tasks)
@@ -179,7 +208,15 @@ def _one_of(tasks: Task) -> Task:
 _jitted_curves = jax.jit(
     query_curves,
     static_argnums=0,
-    static_argnames=("num_tasks", "num_steps", "metric", "stochastic", "task_chunk", "mesh"),
+    static_argnames=(
+        "num_tasks",
+        "num_steps",
+        "metric",
+        "info",
+        "stochastic",
+        "task_chunk",
+        "mesh",
+    ),
 )
 
 
@@ -191,8 +228,9 @@ def query_curve(
     *,
     num_steps: int | None = None,
     metric: LossFn | None = None,
-) -> tuple[Array, Array]:
-    """One task's query score and query loss, ``[S + 1]`` each; pure, to be mapped or swept over.
+    info: tuple[tuple[str, LossFn], ...] = (),
+) -> tuple[Array, Array, dict[str, Array]]:
+    """One task's query score, loss and `info`, ``[S + 1]`` each; pure, to be mapped or swept over.
 
     Without a key it adapts without dropout; a `Drawn` query set needs one.
     """
@@ -209,9 +247,13 @@ def query_curve(
             query = query.draw(params, jax.random.fold_in(query_key, step))
         outputs = learner.predict(params, query.inputs, step=step)
         loss = checks.scalar("loss_fn", learner.loss_fn(outputs, query.targets))
+        further = {
+            name: checks.scalar(f"info[{name!r}]", function(outputs, query.targets))
+            for name, function in info
+        }
         if metric is None:
-            return loss, loss
-        return checks.scalar("metric", metric(outputs, query.targets)), loss
+            return loss, loss, further
+        return checks.scalar("metric", metric(outputs, query.targets)), loss, further
 
     return learner.adapt(
         meta_params, task.support, support_key, num_steps=num_steps, observe=observe

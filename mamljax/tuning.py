@@ -67,7 +67,7 @@ def tune_inner_lr(
     def sweep(step_sizes, sampler, meta_params, key):
         def mean_loss(inner_lr):
             learner = make_learner(inner_lr)
-            _, losses = query_curves(
+            _, losses, _ = query_curves(
                 learner,
                 sampler,
                 meta_params,

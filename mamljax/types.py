@@ -270,6 +270,10 @@ class Sampler(Protocol):
     """``(meta_params, key) -> Task``: draws one task, pure and traceable.
 
     Supervised samplers ignore the meta-parameters; reinforcement learning rolls out their policy.
+
+    One that also takes a keyword ``place``, with the default None, is given the task's number among
+    those drawn with it: consecutive integers from a random one on. Kinds of tasks that are taken in
+    turn, such as ``place % 2``, come equally often in every meta-batch and test.
     """
 
     def __call__(self, meta_params: Params, key: Array, /) -> Task: ...
@@ -284,6 +288,22 @@ class Model(NamedTuple):
 
     init: Callable[[Array, PyTree], Params]
     apply: ApplyFn
+
+
+class Recurrent(NamedTuple):
+    """A policy with a memory, as four pure functions; the first two are those of a `Model`.
+
+    init: ``(key, inputs) -> params``.
+    apply: ``(params, observations [..., H, D]) -> distribution``, of whole episodes at once, each
+      step's of what was seen up to it.
+    start: ``(params, observations [..., D]) -> carry``, the memory before the first step.
+    step: ``(params, carry, observations [..., D]) -> (carry, distribution)``, of one step.
+    """
+
+    init: Callable[[Array, PyTree], Params]
+    apply: ApplyFn
+    start: Callable[[Params, Array], PyTree]
+    step: Callable[[Params, PyTree, Array], tuple[PyTree, Any]]
 
 
 class Learner(NamedTuple):

@@ -129,6 +129,35 @@ def test_only_one_chunk_of_tasks_is_ever_drawn(learner_of):
     assert memory(102) - memory(2) < 20_000
 
 
+def test_further_metrics_are_of_the_same_predictions(report_of):
+    def furthest(outputs, targets):
+        return jnp.max(jnp.abs(outputs - targets))
+
+    plain, found = report_of(), report_of(info={"furthest": furthest}, task_chunk=7)
+    np.testing.assert_allclose(found.values, plain.values, rtol=1e-5)
+    assert plain.info == {}
+    assert found.info["furthest"].shape == (20, 3)
+    assert np.all(np.square(found.info["furthest"]) > found.values)
+    expected = report_of(metric=furthest).values
+    np.testing.assert_allclose(found.info["furthest"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        (len, "info must be a mapping of names .* got builtin_function_or_method"),
+        ({"a": 3}, r"info\['a'\] must be a function \(outputs, targets\) -> scalar; got int"),
+        (
+            {"a": lambda outputs, targets: outputs},
+            r"info\['a'\] must return a floating-point scalar",
+        ),
+    ],
+)
+def test_further_metrics_must_be_functions_by_name(report_of, info, message):
+    with pytest.raises(ArgumentError, match=message):
+        report_of(info=info)
+
+
 def test_sampler_must_be_a_function(report_of):
     with pytest.raises(TypeError, match=r"sampler must be a function \(meta_params, key\) -> Task"):
         report_of(sampler=3)

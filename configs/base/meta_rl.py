@@ -11,7 +11,7 @@ def base(name: str) -> Any:
     """The config of an environment; the files that use it change what is particular to it."""
     config = ConfigDict()
     config.seed = Amount(0)  # of parameters, training tasks and test tasks
-    # What is trained and tested, separated by commas: maml, pretrain, random, oracle, context.
+    # What is trained and tested, separated by commas: maml, pretrain, random, oracle, context, rl2.
     config.methods = "maml,pretrain,random,oracle,context"
     # The tasks are split over this many CPU devices, 0 for one per core, as far as that divides
     # them.
@@ -27,11 +27,13 @@ def base(name: str) -> Any:
     config.model.init_std = Size(1.0)  # of actions, before training
     # Parameters that adapt (method context), appended to the observation.
     config.model.context_size = Amount(5)
+    config.model.memory = Count(100)  # recurrent units (method rl2)
 
     config.train = ConfigDict()
     config.train.num_iterations = Count(500)  # meta-iterations in all, for the baselines too
     config.train.meta_batch = Count(20)  # tasks per meta-iteration
     config.train.episodes = Count(20)  # per gradient step
+    config.train.trial_episodes = Count(4)  # of a trial (method rl2)
     config.train.num_inner_steps = Count(1)  # gradient steps, each on episodes of its own
     config.train.inner_lr = Amount(0.1)  # step size of the inner steps
     config.train.inner_loss = "reinforce"  # or likelihood_ratio (LVC), dice
@@ -39,6 +41,11 @@ def base(name: str) -> Any:
     config.train.discount = Fraction(0.99)  # of rewards (gamma)
     config.train.gae_lambda = Fraction(1.0)  # of generalised advantage estimation (lambda)
     config.train.max_kl = Size(0.01)  # size of the trust region
+    # Its size in the end, 0 to keep it: from kl_decay_from on it changes geometrically, over
+    # kl_decay meta-iterations.
+    config.train.max_kl_end = Amount(0.0)
+    config.train.kl_decay_from = Amount(0)
+    config.train.kl_decay = Count(100)
     config.train.cg_iterations = Count(10)  # of conjugate gradients, for the natural gradient
     # Added to the diagonal of the Fisher matrix. The authors have 1e-5, with products by finite
     # differences. The exact matrix hardly feels directions that change the policy before adaptation

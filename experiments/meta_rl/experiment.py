@@ -1,7 +1,8 @@
 """Meta-reinforcement learning: what `experiments.navigation` and `experiments.locomotion` share.
 
-MAML, pretraining, the oracle and the context vector are trained by the same trust region on the
-same environment; random initialisation is not trained. All adapt to the same test tasks.
+MAML, pretraining, the oracle, the context vector and RL^2 are trained by the same trust region on
+the same environment; random initialisation is not trained. All adapt to the same test tasks: RL^2
+from episode to episode, within its memory, the others from gradient step to gradient step.
 """
 
 import functools
@@ -27,16 +28,17 @@ from mamljax.running.progress import progress
 from mamljax.running.report import Record, Report
 from mamljax.sharding import largest_task_mesh, training_mesh
 from mamljax.tuning import tune_inner_lr
-from mamljax.types import Learner, Model, Params, Sampler, StepFn
+from mamljax.types import Learner, Model, Params, Recurrent, Sampler, StepFn
 
-METHODS = ("maml", "pretrain", "random", "oracle", "context")
+METHODS = ("maml", "pretrain", "random", "oracle", "context", "rl2")
 LOSSES = {
     "reinforce": losses.reinforce,
     "likelihood_ratio": losses.likelihood_ratio,
     "dice": losses.dice,
 }
 BROKEN = "broken_episodes"
-"""Episodes that ended because the physics was no longer finite, as training counts them."""
+"""Episodes that ended because the physics was no longer finite, as training and tests count them.
+Their return ends there, whether that makes it better or worse."""
 
 COMPARABLE = ("navigation",)
 """Environments whose returns compare with the paper's. Robots are simulated otherwise here: only
@@ -46,8 +48,9 @@ the part of the gap to the oracle that is closed compares."""
 class Method(NamedTuple):
     """One of `METHODS`: how it is trained and tested.
 
-    env: its environment; the oracle's reveals the task.
+    env: its environment; the oracle's reveals the task, RL^2's has trials for episodes.
     policy: its network.
+    episodes: episodes that one of its environment's is made of: of a trial, else 1.
     learner: the learner for an inner step size; called without one, that of training.
     trained: whether it is trained at all.
     adapts: whether it adapts in training, or is one policy for all tasks.
@@ -56,7 +59,8 @@ class Method(NamedTuple):
     """
 
     env: rl.Env
-    policy: Model
+    policy: Model | Recurrent
+    episodes: int
     learner: Callable[..., Learner]
     trained: bool
     adapts: bool
@@ -104,6 +108,7 @@ def run(
         "broken_episodes_in_training": {
             name: round(told.pop(BROKEN) or 0) for name, told in info.items()
         },
+        "broken_episodes_at_test": broken(config, methods, scores),
     }
     return report.publish(info, details)
 
@@ -116,9 +121,12 @@ def build(config: Config, env: rl.Env, name: str) -> Method:
     for method in tuned:
         checks.one_of("config.tune.methods", method, METHODS)
     env = rl.reveal_task(env) if name == "oracle" else env
-    policy = models.gaussian_policy(
-        env.action_size, hidden=config.model.hidden, init_std=config.model.init_std
-    )
+    sizes: dict[str, Any] = {"hidden": config.model.hidden, "init_std": config.model.init_std}
+    policy: Any = models.gaussian_policy(env.action_size, **sizes)
+    if name == "rl2":
+        env = rl.trials(env, horizon=config.env.horizon)
+        sizes["hidden"] = config.model.hidden[:1]  # the memory takes the place of the others
+        policy = models.recurrent_policy(env.action_size, units=config.model.memory, **sizes)
     options: dict[str, Any] = {
         "inner_loss": LOSSES[config.train.inner_loss],
         "task_chunk": config.train.task_chunk or None,
@@ -130,6 +138,8 @@ def build(config: Config, env: rl.Env, name: str) -> Method:
     adapts = name in ("maml", "context")
 
     def learner(inner_lr: Any = None) -> Learner:
+        if isinstance(policy, Recurrent):
+            return rl.rl2(policy, task_chunk=options["task_chunk"], mesh=options["mesh"])
         if inner_lr is not None:  # at test: smaller steps after the first
             smaller = {1: config.evaluate.later_steps}
             schedule = optax.piecewise_constant_schedule(inner_lr, smaller)
@@ -147,11 +157,12 @@ def build(config: Config, env: rl.Env, name: str) -> Method:
     return Method(
         env,
         policy,
+        config.train.trial_episodes if name == "rl2" else 1,
         learner,
         trained=name != "random",
         adapts=adapts,
         tuned=name in tuned,
-        steps=0 if name == "oracle" else config.evaluate.num_inner_steps,
+        steps=0 if name in ("oracle", "rl2") else config.evaluate.num_inner_steps,
     )
 
 
@@ -204,9 +215,23 @@ def train_all(
 def outer_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:
     """The trust region of the config."""
     return rl.trpo(
-        config.train.max_kl,
+        region(config),
         cg_iterations=config.train.cg_iterations,
         damping=config.train.damping,
+    )
+
+
+def region(config: Config) -> float | optax.Schedule:
+    """The size of the trust region: one number, or one for each meta-iteration."""
+    train = config.train
+    if not train.max_kl_end:
+        return train.max_kl
+    return optax.exponential_decay(
+        train.max_kl,
+        train.kl_decay,
+        train.max_kl_end / train.max_kl,
+        transition_begin=train.kl_decay_from,
+        end_value=train.max_kl_end,
     )
 
 
@@ -233,12 +258,24 @@ def sampler(config: Config, method: Method, learner: Learner, stage: Config) -> 
     """
     return rl.on_policy(
         method.env,
-        learner.predict,
-        episodes=stage.episodes,
-        horizon=config.env.horizon,
+        method.policy if isinstance(method.policy, Recurrent) else learner.predict,
+        episodes=draws(config, method, stage),
+        horizon=config.env.horizon * method.episodes,
         discount=config.train.discount,
         gae_lambda=stage.gae_lambda,
     )
+
+
+def draws(config: Config, method: Method, stage: Config) -> int:
+    """Return how many episodes are drawn at once.
+
+    Trials hold as many in all as the draws of the methods that adapt by gradient: in training those
+    of every inner step and of the query set, at test those of one draw.
+    """
+    if method.episodes == 1:
+        return stage.episodes
+    in_training = 1 + config.train.num_inner_steps if stage is config.train else 1
+    return max(stage.episodes * in_training // method.episodes, 1)
 
 
 def depends_on(config: Config, method: Method) -> dict[str, Any]:
@@ -247,7 +284,9 @@ def depends_on(config: Config, method: Method) -> dict[str, Any]:
     fields = {name: values[name] for name in ("seed", "env", "model")}
     free = ["num_iterations", "task_chunk", "rollout_chunk"]
     if not method.adapts:
-        free += ["num_inner_steps", "inner_lr", "inner_loss", "first_order"]
+        free += ["inner_lr", "inner_loss", "first_order"]
+    if not method.adapts and method.episodes == 1:
+        free += ["num_inner_steps"]
     fields["train"] = {name: x for name, x in values["train"].items() if name not in free}
     return fields
 
@@ -262,9 +301,13 @@ def score(
     num_tasks: int,
     num_steps: int,
 ) -> Scores:
-    """Return the mean returns before adaptation and after every inner step, see `evaluate`."""
+    """Return the mean returns before adaptation and after every inner step, see `evaluate`.
+
+    Those of RL^2 are the returns of a trial's first episode, its second, and so on.
+    """
     learner = method.learner(inner_lr)
-    return evaluate(
+    by_episode = {f"episode_{k}": _of_episode(config, k) for k in range(method.episodes)}
+    found = evaluate(
         learner,
         params,
         sampler(config, method, learner, config.evaluate),
@@ -272,9 +315,24 @@ def score(
         num_tasks=num_tasks,
         num_steps=num_steps,
         metric=mean_return,
+        info={BROKEN: losses.broken_episodes, **(by_episode if method.episodes > 1 else {})},
         task_chunk=config.evaluate.task_chunk or None,
         mesh=largest_task_mesh(num_tasks),
     )
+    if method.episodes == 1:
+        return found
+    values = np.concatenate([found.info[name] for name in by_episode], axis=1)
+    return summarise(values, -values)._replace(info={BROKEN: found.info[BROKEN]})
+
+
+def _of_episode(config: Config, number: int) -> Callable[[Any, losses.Experience], jax.Array]:
+    """The mean return of the episode of that number of a trial."""
+
+    def mean_return_of(policy: Any, experience: losses.Experience) -> jax.Array:
+        del policy
+        return jnp.mean(rl.returns_by_episode(experience.rewards, config.env.horizon)[:, number])
+
+    return mean_return_of
 
 
 def tune(
@@ -319,7 +377,10 @@ def test(trained: Trained, key: jax.Array, report: Report) -> dict[str, Scores]:
                 num_steps=method.steps,
             )
             known = published(config, name)
-            report.add(name, config.env.name, "return", scores[name], paper=known)
+            setting = config.env.name
+            if method.episodes > 1:
+                setting = f"{setting}, after episodes in place of steps"
+            report.add(name, setting, "return", scores[name], paper=known)
             update(len(scores), f"{name} {scores[name].mean[-1]:.4g}")
     return scores
 
@@ -359,6 +420,18 @@ def gains(scores: Mapping[str, Scores]) -> dict[str, dict[str, list[float]]]:
             paired = summarise(gain, -gain)
             found[name] = {"mean": paired.mean.tolist(), "ci95": paired.ci95.tolist()}
     return found
+
+
+def broken(
+    config: Config, methods: Mapping[str, Method], scores: Mapping[str, Scores]
+) -> dict[str, str]:
+    """Return how many episodes were broken of those whose return is reported, by method."""
+    told = {}
+    for name, score in scores.items():
+        counts = score.info[BROKEN]
+        number = counts.size * draws(config, methods[name], config.evaluate)
+        told[name] = f"{round(counts.sum())} of {number}"
+    return told
 
 
 def gap_closed(scores: Mapping[str, Scores]) -> dict[str, list[float]]:

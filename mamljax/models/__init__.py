@@ -8,13 +8,16 @@ from mamljax.models.linen import from_linen
 from mamljax.models.mlp import MLP, mlp
 from mamljax.models.nnx import from_nnx
 from mamljax.models.norm import Norm
-from mamljax.models.policy import Gaussian, gaussian_policy
+from mamljax.models.policy import Categorical, Gaussian, categorical_policy, gaussian_policy
+from mamljax.models.recurrent import recurrent_policy
 
 __all__ = [
     "MLP",
+    "Categorical",
     "ConvNet",
     "Gaussian",
     "Norm",
+    "categorical_policy",
     "conv_net",
     "convolution",
     "from_function",
@@ -25,5 +28,6 @@ __all__ = [
     "miniimagenet_net",
     "mlp",
     "omniglot_net",
+    "recurrent_policy",
     "with_context",
 ]

@@ -7,12 +7,15 @@ that a sampler of training tasks, for `fit` with `trpo_step` of the learner from
 from mamljax.rl import losses
 from mamljax.rl.brax_env import brax_environment, from_brax
 from mamljax.rl.env import Env, EnvState, reveal_task
+from mamljax.rl.film import write_film
+from mamljax.rl.gymnax_env import from_gymnax
 from mamljax.rl.learner import maml, ppo_step, trpo_step
 from mamljax.rl.navigation import navigation
 from mamljax.rl.objective import credit_for_data
 from mamljax.rl.robots import LOCOMOTION, locomotion, robot
 from mamljax.rl.rollout import Trajectories, episode, rollout
 from mamljax.rl.sampler import on_policy, recorded
+from mamljax.rl.trials import returns_by_episode, rl2, trials
 from mamljax.rl.trpo import backtrack, natural_gradient, policy_arguments, trpo, trust_region
 from mamljax.rl.viewer import write_rollouts
 
@@ -26,6 +29,7 @@ __all__ = [
     "credit_for_data",
     "episode",
     "from_brax",
+    "from_gymnax",
     "locomotion",
     "losses",
     "maml",
@@ -35,11 +39,15 @@ __all__ = [
     "policy_arguments",
     "ppo_step",
     "recorded",
+    "returns_by_episode",
     "reveal_task",
+    "rl2",
     "robot",
     "rollout",
+    "trials",
     "trpo",
     "trpo_step",
     "trust_region",
+    "write_film",
     "write_rollouts",
 ]

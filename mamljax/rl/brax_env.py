@@ -98,7 +98,7 @@ def brax_environment(name: str, *, backend: str = "spring", **options: Any) -> "
 def from_brax(
     environment: "BraxEnv",
     *,
-    sample_task: Callable[[Array], PyTree],
+    sample_task: Callable[..., PyTree],
     reward: "Callable[[State, Array, PyTree], Any]",
     done: "Callable[[State, Array, PyTree], Any] | None" = None,
     action_scale: float = 1.0,
@@ -120,7 +120,7 @@ def from_brax(
 
     Args:
       environment: without Brax's wrappers, which reset by themselves; its observation is a vector.
-      sample_task: ``key -> task``, a pytree of arrays.
+      sample_task: ``key -> task``, a pytree of arrays; see `Env`.
       reward: ``(state, action [A], task) -> scalar``. The state is Brax's, after the step:
         Brax's robots give velocities and positions in its ``metrics``; the poses of all bodies are
         in its ``pipeline_state.x``.

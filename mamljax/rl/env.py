@@ -32,7 +32,8 @@ class Env(NamedTuple):
 
     It never resets itself and knows no time limit: `rollout` owns the horizon.
 
-    sample_task: ``key -> task``, drawn by `jax.random`; ``()`` for a family of one task.
+    sample_task: ``key -> task``, drawn by `jax.random`; ``()`` for a family of one task. It may
+      take a keyword ``place=None``, see `mamljax.types.Sampler`, to take kinds of tasks in turn.
     reset: ``(task, key) -> EnvState``.
     step: ``(task, state, action [A]) -> EnvState``.
     observation_size: ``D``.
@@ -40,7 +41,7 @@ class Env(NamedTuple):
     action_limit: size beyond which an entry of an action is clipped; None if nothing is.
     """
 
-    sample_task: Callable[[Array], PyTree]
+    sample_task: Callable[..., PyTree]
     reset: Callable[[PyTree, Array], EnvState]
     step: Callable[[PyTree, EnvState, Array], EnvState]
     observation_size: int

@@ -15,11 +15,11 @@ from mamljax.partition import all_parameters
 from mamljax.rl.losses import likelihood_ratio, mean_return, negative_return, reinforce
 from mamljax.rl.objective import credit_for_data
 from mamljax.rl.trpo import Backtracked, policy_arguments, trpo
-from mamljax.types import Array, Learner, LossFn, Model, Partition, PyTree, StepFn, Task
+from mamljax.types import Array, Learner, LossFn, Model, Partition, PyTree, Recurrent, StepFn, Task
 
 
 def maml(
-    policy: Model,
+    policy: Model | Recurrent,
     *,
     inner_lr: Any = 0.1,
     num_steps: int = 1,
@@ -38,7 +38,8 @@ def maml(
     or, on `reveal_task`, the oracle.
 
     Args:
-      policy: from observations to distributions, such as `models.gaussian_policy`.
+      policy: from observations to distributions, such as `models.gaussian_policy`,
+        `models.categorical_policy` or, with a memory, `models.recurrent_policy`.
       inner_lr: alpha, a number or an optax schedule of the inner step.
       num_steps: inner steps in training.
       inner_loss, outer_loss: from `mamljax.rl.losses`.
@@ -47,6 +48,8 @@ def maml(
       partition: which parameters adapt; all by default.
       task_chunk, mesh: see `backprop`.
     """
+    checks.is_model("policy", policy)
+    policy = Model(policy.init, policy.apply)
     checks.step_size("inner_lr", inner_lr)
     checks.non_negative("data_credit", data_credit)
     partition = all_parameters() if partition is None else partition

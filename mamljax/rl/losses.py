@@ -89,6 +89,17 @@ def mean_return(policy: Any, experience: Experience) -> Array:
     return jnp.where(jnp.all(experience.broken), jnp.nan, found)
 
 
+def broken_episodes(policy: Any, experience: Experience) -> Array:
+    """The number of episodes that are broken, see `Trajectories`: a metric, not a loss.
+
+    Their return ends where they broke, so that `mean_return` says little where there are many; of
+    negative rewards it is the better for it. With ``evaluate(..., info={"broken": ...})`` they are
+    counted beside the return.
+    """
+    del policy
+    return jnp.sum(experience.broken, dtype=experience.rewards.dtype)
+
+
 def negative_return(policy: Any, experience: Experience) -> Array:
     """Minus `mean_return`: what evaluation and tuning call the loss."""
     return -mean_return(policy, experience)

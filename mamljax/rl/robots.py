@@ -74,7 +74,7 @@ class Family(NamedTuple):
     """
 
     body: Body
-    sample_task: Callable[[Array], Any]
+    sample_task: Callable[..., Any]
     progress: Callable[[Any, Any], Array]
     bonus: float = 0.0
     options: dict[str, Any] = {}  # noqa: RUF012, nobody writes into it
@@ -93,9 +93,11 @@ def velocities(fastest: float) -> Callable[[Array], Velocity]:
     return lambda key: Velocity(jax.random.uniform(key, maxval=fastest))
 
 
-def directions(key: Array) -> Direction:
-    """Forward or backward, each half the time."""
-    return Direction(jax.random.rademacher(key, (), float))
+def directions(key: Array, *, place: Array | None = None) -> Direction:
+    """Forward or backward, each half the time; of tasks that are drawn together, in turn."""
+    if place is None:
+        return Direction(jax.random.rademacher(key, (), float))
+    return Direction(jnp.where(place % 2 == 0, 1.0, -1.0))
 
 
 def positions(key: Array) -> Goal:

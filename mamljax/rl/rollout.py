@@ -1,6 +1,7 @@
 """Rollouts: many episodes of one task at once, on the device, of a fixed length."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from mamljax import checks
 from mamljax.checks import ArgumentError
 from mamljax.rl.env import Env, EnvState, checked
-from mamljax.types import ApplyFn, Array, Params, PyTree
+from mamljax.types import ApplyFn, Array, Params, PyTree, Recurrent
 
 METHODS = ("sample", "log_prob", "kl", "fisher")
 """What a `Distribution` has."""
@@ -37,7 +38,7 @@ class Trajectories(NamedTuple):
 
 def rollout(
     env: Env,
-    policy: ApplyFn,
+    policy: ApplyFn | Recurrent,
     params: Params,
     task: PyTree,
     key: Array,
@@ -54,7 +55,8 @@ def rollout(
 
     Args:
       env: the environment.
-      policy: ``(params, observations [E, D]) -> distribution``, see `Distribution`.
+      policy: ``(params, observations [E, D]) -> distribution``, see `Distribution`; or one with a
+        memory, which begins each episode anew.
       params: of the policy.
       task: one task of `env`.
       key: of starts and actions.
@@ -66,17 +68,19 @@ def rollout(
     """
     checks.at_least("episodes", episodes, 1)
     checks.at_least("horizon", horizon, 1)
+    policy = with_memory(policy)
     reset_key, act_key = jax.random.split(key)
     env = checked(env, task, reset_key)
     start = jax.vmap(env.reset, (None, 0))(task, jax.random.split(reset_key, episodes))
     advance = jax.vmap(env.step, (None, 0, 0))
-    _check_policy(policy, params, start.observation, env.action_size)
+    check_policy(one_step(policy), params, start.observation, env.action_size)
     unfit = ~jnp.isfinite(start.observation).all(axis=1)
     seen = _where(~unfit, start.observation, jnp.zeros_like(start.observation))
     start = start._replace(observation=seen, done=start.done | unfit)
 
-    def step(before, key):
-        behaviour = policy(params, before.observation)
+    def step(carried, key):
+        memory, before = carried
+        memory, behaviour = policy.step(params, memory, before.observation)
         actions = behaviour.sample(key)
         after = advance(task, before, actions)
         finite = jnp.isfinite(after.observation).all(axis=1) & jnp.isfinite(after.reward)
@@ -85,9 +89,10 @@ def rollout(
         seen, done = (_where(counts, x, jnp.zeros_like(x)) for x in (before.observation, actions))
         recorded = (seen, done, rewards, counts, behaviour, broken)
         kept = jax.tree.map(lambda new, old: _where(counts, new, old), after, before)
-        return kept._replace(done=before.done | broken | kept.done), recorded
+        return (memory, kept._replace(done=before.done | broken | kept.done)), recorded
 
-    _, recorded = jax.lax.scan(step, start, jax.random.split(act_key, horizon))
+    begin = policy.start(params, start.observation), start
+    _, recorded = jax.lax.scan(step, begin, jax.random.split(act_key, horizon))
     observations, actions, rewards, valid, behaviour, broken = jax.tree.map(
         lambda x: jnp.swapaxes(x, 0, 1), recorded
     )
@@ -106,55 +111,103 @@ def _clipped(actions: Array, valid: Array, limit: float | None) -> Array:
 
 
 def episode(
-    env: Env, policy: ApplyFn, params: Params, task: PyTree, key: Array, *, horizon: int
+    env: Env, policy: ApplyFn | Recurrent, params: Params, task: PyTree, key: Array, *, horizon: int
 ) -> EnvState:
     """The states of one episode, ``[H + 1, ...]``, to be looked at; see `write_rollouts`."""
     checks.at_least("horizon", horizon, 1)
+    policy = with_memory(policy)
     reset_key, act_key = jax.random.split(key)
     env = checked(env, task, reset_key)
     start = env.reset(task, reset_key)
-    _check_policy(policy, params, start.observation[None], env.action_size)
+    check_policy(one_step(policy), params, start.observation[None], env.action_size)
 
-    def step(state, key):
-        action = policy(params, state.observation[None]).sample(key)[0]
-        state = env.step(task, state, action)
-        return state, state
+    def step(carried, key):
+        memory, state = carried
+        memory, behaviour = policy.step(params, memory, state.observation[None])
+        state = env.step(task, state, behaviour.sample(key)[0])
+        return (memory, state), state
 
-    _, later = jax.lax.scan(step, start, jax.random.split(act_key, horizon))
+    begin = policy.start(params, start.observation[None]), start
+    _, later = jax.lax.scan(step, begin, jax.random.split(act_key, horizon))
     return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start, later)
 
 
-def _check_policy(policy: ApplyFn, params: Params, observations: Array, action_size: int) -> None:
-    """Refuse a policy whose output is not a `Distribution` over actions."""
+def with_memory(policy: ApplyFn | Recurrent) -> Recurrent:
+    """The policy as one with a memory, which may be empty."""
+    if isinstance(policy, Recurrent):
+        return policy
+    checks.is_function("policy", policy, "(params, observations) -> distribution")
+    return Recurrent(
+        init=lambda key, inputs: (),
+        apply=policy,
+        start=lambda params, observations: (),
+        step=lambda params, carry, observations: (carry, policy(params, observations)),
+    )
 
-    def shapes(params, observations, key):
+
+def one_step(policy: Recurrent) -> Callable[[Params, Array], Any]:
+    """The first step's distribution, as a function of what is seen then."""
+
+    def first(params, observations):
+        return policy.step(params, policy.start(params, observations), observations)[1]
+
+    return first
+
+
+def check_policy(
+    policy: Callable[[Params, Array], Any],
+    params: Params,
+    observations: Array | jax.ShapeDtypeStruct,
+    action_size: int,
+) -> None:
+    """Refuse a policy whose output is not a `Distribution` over actions, by tracing it.
+
+    Args:
+      policy, params: of whom.
+      observations: of what shape and type it is given, ``[..., D]``.
+      action_size: ``A``.
+
+    Raises:
+      ArgumentError: naming the method that is missing, or returns another shape.
+    """
+    states = observations.shape[:-1]
+
+    def answers(params, observations):
         found = policy(params, observations)
-        missing = [name for name in METHODS if not callable(getattr(found, name, None))]
-        if missing:
-            raise ArgumentError(
-                "policy must return a distribution with the methods sample, log_prob, kl and "
-                f"fisher (mamljax.types.Distribution), such as models.Gaussian; "
-                f"{type(found).__name__} lacks {', '.join(missing)}."
-            )
-        actions = found.sample(key)
+        _check_kind(found)
+        actions = found.sample(jax.random.key(0))
         scores = {"log_prob": found.log_prob(actions), "kl": found.kl(found)}
         return {"sample": actions} | scores, found, found.fisher(found)
 
-    key = jax.random.key(0)
-    found, itself, fisher = jax.eval_shape(shapes, params, observations, key)
-    number = observations.shape[:1]
-    expected = {"sample": (*number, action_size), "log_prob": number, "kl": number}
-    for name, shape in expected.items():
-        if found[name].shape != shape:
+    told, found, fisher = jax.eval_shape(answers, params, observations)
+    for name, shape in {"sample": (*states, action_size), "log_prob": states, "kl": states}.items():
+        if told[name].shape != shape or not jnp.issubdtype(told[name].dtype, jnp.floating):
             raise ArgumentError(
-                f"policy: {name} of its distribution must return shape {shape} for observations of "
-                f"shape {observations.shape} and action_size={action_size}; got "
-                f"{found[name].shape}."
+                f"policy: {name} of its distribution must return floats of shape {shape} for "
+                f"states of shape {states} and action_size={action_size}; got "
+                f"{told[name].dtype} of shape {told[name].shape}. Axes before the last are those "
+                "of the states, however many."
             )
-    if jax.tree.structure(fisher) != jax.tree.structure(itself):
+    kinds = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (fisher, found)]
+    if kinds[0] != kinds[1]:
         raise ArgumentError(
-            "policy: fisher of its distribution must return one of its own kind; got "
-            f"{jax.tree.structure(fisher)} for {jax.tree.structure(itself)}."
+            "policy: fisher of its distribution must return one of its own kind, with arrays of "
+            f"the same shapes; got {fisher} for {found}."
+        )
+
+
+def _check_kind(found: Any) -> None:
+    missing = [name for name in METHODS if not callable(getattr(found, name, None))]
+    if missing:
+        raise ArgumentError(
+            "policy must return a distribution with the methods sample, log_prob, kl and "
+            f"fisher (mamljax.types.Distribution), such as models.Gaussian; "
+            f"{type(found).__name__} lacks {', '.join(missing)}."
+        )
+    if not all(isinstance(leaf, checks.ARRAYS) for leaf in jax.tree.leaves(found)):
+        raise ArgumentError(
+            f"policy must return a distribution that is a pytree of arrays; {type(found).__name__} "
+            "is not known to jax. Make it a NamedTuple, or register it (jax.tree_util)."
         )
 
 

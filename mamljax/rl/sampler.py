@@ -1,13 +1,15 @@
 """Tasks from an environment: trajectories of the policy under training are the data."""
 
 import jax
+import jax.numpy as jnp
 
 from mamljax import checks
 from mamljax.rl.advantages import advantages, discounted_sum, linear_baseline, standardised
 from mamljax.rl.env import Env
 from mamljax.rl.losses import Experience
-from mamljax.rl.rollout import Trajectories, rollout
-from mamljax.types import AdaptFn, ApplyFn, Batch, Drawn, PerStep, Sampler, Task
+from mamljax.rl.rollout import Trajectories, check_policy, rollout, with_memory
+from mamljax.tasks.sampling import placed
+from mamljax.types import AdaptFn, ApplyFn, Batch, Drawn, PerStep, Recurrent, Sampler, Task
 
 
 def experience(
@@ -42,7 +44,7 @@ def experience(
 
 def on_policy(
     env: Env,
-    policy: ApplyFn,
+    policy: ApplyFn | Recurrent,
     *,
     episodes: int,
     horizon: int,
@@ -57,7 +59,7 @@ def on_policy(
     Args:
       env: the environment.
       policy: ``(params, observations) -> distribution``, a learner's `predict`; see
-        `Distribution`.
+        `Distribution`. One with a memory is given as it is, a `Recurrent`.
       episodes: per draw, ``E``.
       horizon: steps of an episode, ``H``.
       discount, gae_lambda, standardise: see `experience`.
@@ -72,14 +74,18 @@ def on_policy(
     checks.fraction("gae_lambda", gae_lambda)
     options = {"discount": discount, "gae_lambda": gae_lambda, "standardise": standardise}
 
-    def sampler(meta_params, key):
+    def sampler(meta_params, key, *, place=None):
         del meta_params
         checks.drawn(
             "env.sample_task", env.sample_task, key, "A family of a single task returns ()."
         )
-        task = env.sample_task(key)
+        task = placed(env.sample_task, place)(key)
 
         def draw(params, key):
+            seen = (episodes, horizon, env.observation_size)
+            seen = jax.ShapeDtypeStruct(seen, jnp.result_type(float))
+            whole = with_memory(policy).apply  # of the episodes at once, as they train it
+            check_policy(whole, params, seen, env.action_size)
             found = rollout(env, policy, params, task, key, episodes=episodes, horizon=horizon)
             return experience(found, **options)
 
@@ -99,9 +105,9 @@ def recorded(sampler: Sampler, adapt: AdaptFn) -> Sampler:
       adapt: the learner's.
     """
 
-    def record(meta_params, key):
+    def record(meta_params, key, *, place=None):
         task_key, adapt_key, query_key = jax.random.split(key, 3)
-        task = sampler(meta_params, task_key)
+        task = placed(sampler, place)(meta_params, task_key)
         adapted = adapt(meta_params, task.support, adapt_key)
         return Task(PerStep(adapted.drawn), task.query.draw(adapted.params, query_key))
 

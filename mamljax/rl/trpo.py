@@ -50,20 +50,35 @@ class Backtracked(NamedTuple):
 
 
 def trpo(
-    max_kl: float = 0.01, *, cg_iterations: int = 10, damping: float = 1e-2, max_trials: int = 15
+    max_kl: float | optax.Schedule = 0.01,
+    *,
+    cg_iterations: int = 10,
+    damping: float = 1e-2,
+    max_trials: int = 15,
 ) -> optax.GradientTransformationExtraArgs:
     """Natural gradient, scaled to the trust region, then backtracked: the paper's outer update.
 
     Args:
-      max_kl: see `trust_region`.
+      max_kl: see `trust_region`; a number, or an optax schedule of the meta-iteration, such as
+        ``optax.exponential_decay(0.1, 100, 0.2, end_value=0.02)``.
       cg_iterations, damping: see `natural_gradient`.
       max_trials: see `backtrack`.
+
+    Raises:
+      ArgumentError: for numbers out of range, and a schedule that does not begin above 0.
     """
     checks.at_least("cg_iterations", cg_iterations, 1)
+    region: Any = trust_region
+    search: Any = backtrack
+    if callable(max_kl):
+        checks.step_size("max_kl", max_kl)
+        checks.positive("max_kl", jnp.asarray(max_kl(0)))
+        region = optax.inject_hyperparams(trust_region, static_args="damping")
+        search = optax.inject_hyperparams(backtrack, static_args=("decay", "max_trials"))
     return optax.chain(
         natural_gradient(cg_iterations, damping),
-        trust_region(max_kl, damping),
-        backtrack(max_kl, max_trials=max_trials),
+        region(max_kl, damping),
+        search(max_kl, max_trials=max_trials),
     )
 
 

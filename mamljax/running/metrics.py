@@ -64,9 +64,20 @@ class MetricLogger:
             self._events.add_scalar(key, value, step)
 
     def write_scores(self, step: int, name: str, scores: Scores) -> None:
-        """Log the mean score after every inner step, as ``<name>_step_0`` and so on."""
-        means = enumerate(scores.mean)
-        self.write(step, **{_score_name(name, inner_step): float(x) for inner_step, x in means})
+        """Log the mean score after every inner step, as ``<name>_step_0`` and so on.
+
+        Of what `Scores.info` has the means are logged as ``<name>_<what>_step_0``.
+        """
+        means = {name: scores.mean}
+        means |= {f"{name}_{what}": np.mean(x, axis=0) for what, x in scores.info.items()}
+        self.write(
+            step,
+            **{
+                _score_name(what, inner_step): float(x)
+                for what, series in means.items()
+                for inner_step, x in enumerate(series)
+            },
+        )
 
     def __call__(self, call: Call) -> None:
         """Log one call of the compiled loop."""

@@ -1,8 +1,12 @@
 """Many tasks from a sampler of one."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.tree_util import Partial
 
@@ -40,9 +44,9 @@ def sample_tasks(
     chunk = checks.at_least("task_chunk", num_tasks if task_chunk is None else task_chunk, 1)
     check_sampler(sampler, meta_params, key)
 
-    def draw(shared, key):
-        sampler, meta_params = shared
-        task = sampler(meta_params, key)
+    def draw(shared, each):
+        (sampler, meta_params), (key, place) = shared, each
+        task = placed(sampler, place)(meta_params, key)
         if any(isinstance(part, Drawn) for part in task):
             raise ArgumentError(
                 "sampler returns tasks whose data are yet to be drawn, as mamljax.rl.on_policy "
@@ -51,8 +55,28 @@ def sample_tasks(
             )
         return task
 
-    keys = jax.random.split(key, num_tasks)
-    return over_tasks(draw, (as_partial(sampler), meta_params), keys, chunk, mesh)
+    each = jax.random.split(key, num_tasks), places(key, num_tasks)
+    return over_tasks(draw, (as_partial(sampler), meta_params), each, chunk, mesh)
+
+
+def places(key: jax.Array, num_tasks: int) -> jax.Array:
+    """The numbers of tasks that are drawn together, ``[T]``: consecutive, from a random one on.
+
+    A sampler that asks for its `place` can take kinds of tasks in turn, such as ``place % 2``: each
+    kind then comes equally often. A single task is of any of them.
+    """
+    # The keys of the tasks are those folded with 0 to T - 1.
+    first = jax.random.randint(jax.random.fold_in(key, num_tasks), (), 0, 2**30)
+    return first + jnp.arange(num_tasks)
+
+
+def placed(function: Callable[..., Any], place: Any) -> Callable[..., Any]:
+    """The function at a place of `places`, if it takes one by that name and there is one."""
+    try:
+        takes = "place" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some of Python's own functions tell none
+        takes = False
+    return functools.partial(function, place=place) if takes and place is not None else function
 
 
 def check_sampler(sampler: Sampler, meta_params: Params, key: jax.Array) -> list[Any]:

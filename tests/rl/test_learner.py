@@ -72,12 +72,36 @@ def two_states(horizon=5):
     return Env(sample_task, reset, step, observation_size=2, action_size=1)
 
 
-def trained(env, num_steps, iterations=25):
-    policy = models.gaussian_policy(1, hidden=(8,))
-    learner = rl.maml(policy, inner_lr=2.0, num_steps=num_steps)
+def corridor(cells=5):
+    """One-hot cells in a row, the start in the middle; one end, as the task says, pays 1 per step.
+
+    The other end costs as much. Actions are one-hot too: left, stay, right.
+    """
+
+    def at(cell):
+        return jax.nn.one_hot(cell, cells)
+
+    def reset(task, key):
+        return EnvState(cells // 2, at(cells // 2), 0.0, False)
+
+    def step(task, state, action):
+        cell = jnp.clip(state.physics + jnp.argmax(action) - 1, 0, cells - 1)
+        side = (cell == cells - 1) * 1.0 - (cell == 0)
+        return EnvState(cell, at(cell), side * (2.0 * task - 1), False)
+
+    def sample_task(key, *, place=None):
+        drawn = jax.random.randint(key, (), 0, 2)
+        return drawn if place is None else place % 2
+
+    return Env(sample_task, reset, step, observation_size=cells, action_size=3)
+
+
+def trained(env, num_steps, iterations=25, policy=None, inner_lr=2.0, max_kl=0.05):
+    policy = models.gaussian_policy(1, hidden=(8,)) if policy is None else policy
+    learner = rl.maml(policy, inner_lr=inner_lr, num_steps=num_steps)
     drawn = rl.on_policy(env, learner.predict, episodes=20, horizon=5)
-    state = init_state(policy.init(KEY, jnp.zeros((1, env.observation_size))), rl.trpo(0.05))
-    step, sampler = rl.trpo_step(learner, rl.trpo(0.05)), rl.recorded(drawn, learner.adapt)
+    state = init_state(policy.init(KEY, jnp.zeros((1, env.observation_size))), rl.trpo(max_kl))
+    step, sampler = rl.trpo_step(learner, rl.trpo(max_kl)), rl.recorded(drawn, learner.adapt)
     seen = []
     options = {
         "num_steps": iterations,
@@ -113,6 +137,17 @@ def test_a_problem_with_a_known_optimum_is_solved():
     assert np.all((info["step_size"] > 0) == (info["reason"] == 0))
     assert info["return_after"][-5:].mean() > 4.5
     assert not info["broken_episodes"].any()
+
+
+def test_a_discrete_world_is_solved_by_a_choice_among_actions():
+    """The optimum is 4, from the second step on; who does not know the task earns nothing."""
+    policy = models.categorical_policy(3, hidden=(8,))
+    options = {"inner_lr": 1.0, "max_kl": 0.02, "iterations": 15}
+    _, seen, report = trained(corridor(), num_steps=1, policy=policy, **options)
+    assert abs(report.mean[0]) < 1
+    assert report.mean[1] > 3.6
+    assert report.values.max() <= 4
+    assert "log_std" not in seen[0].metrics.info
 
 
 def test_pretraining_and_the_oracle_are_the_same_learner_without_steps():

@@ -142,6 +142,8 @@ def test_task_distributions(name):
     if name.endswith("direction"):
         assert set(values.tolist()) == {-1.0, 1.0}
         assert abs(values.mean()) < 0.1
+        taken = [robots.directions(keys[0], place=place).direction for place in (7, 8, 9, 10)]
+        assert taken == [-1.0, 1.0, -1.0, 1.0]  # in turn, where several are drawn together
         return
     low, high = {"cheetah_velocity": (0, 2), "ant_velocity": (0, 3), "ant_goal": (-3, 3)}[name]
     assert values.shape == ((2000, 2) if name == "ant_goal" else (2000,))

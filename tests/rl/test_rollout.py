@@ -207,17 +207,60 @@ class Summed(models.Gaussian):
         return jnp.sum(actions)
 
 
+class Counted(models.Gaussian):
+    """A distribution whose log-probabilities are whole numbers."""
+
+    def log_prob(self, actions):
+        return jnp.zeros(actions.shape[:-1], int)
+
+
+class Shrunk(models.Gaussian):
+    """A distribution whose Fisher information has lost an axis."""
+
+    def fisher(self, tangent):
+        return Shrunk(tangent.mean[0], tangent.log_std[0])
+
+
+class Unknown:
+    """A distribution that is no pytree."""
+
+    sample = log_prob = kl = fisher = print
+
+
+class OfOneState(models.Gaussian):
+    """A distribution that adds log-probabilities up over all but the first axis."""
+
+    def log_prob(self, actions):
+        return super().log_prob(actions).reshape(len(actions), -1).sum(1)
+
+
 @pytest.mark.parametrize(
     ("output", "message"),
     [
         (lambda x: x, "lacks sample, log_prob, kl, fisher"),
-        (lambda x: Halved(x, x), r"policy: sample .* \(5, 2\) for .*action_size=2; got \(5, 1\)"),
-        (lambda x: Summed(x, x), r"policy: log_prob .* shape \(5,\) .*; got \(\)"),
+        (
+            lambda x: Halved(x, x),
+            r"policy: sample .* \(5, 2\) for .*; got float32 of shape \(5, 1\)",
+        ),
+        (lambda x: Summed(x, x), r"policy: log_prob .* shape \(5,\) .*; got float32 of shape \(\)"),
+        (lambda x: Counted(x, x), r"policy: log_prob .* must return floats .*; got int32"),
+        (lambda x: Shrunk(x, x), r"policy: fisher .* arrays of the same shapes; got Shrunk"),
+        (lambda x: Unknown(), "a pytree of arrays; Unknown is not known to jax"),
     ],
 )
 def test_policies_that_are_none_are_explained(output, message):
     with pytest.raises(ArgumentError, match=message):
         rl.rollout(still(), lambda params, x: output(x), (), (), KEY, episodes=5, horizon=2)
+
+
+def test_a_policy_must_take_whole_episodes_to_be_trained():
+    sizes = {"episodes": 5, "horizon": 3}
+    single = lambda params, x: OfOneState(x, x)  # noqa: E731
+    rl.rollout(still(), single, (), (), KEY, **sizes)
+    draw = rl.on_policy(still(), single, **sizes)(None, KEY).query.draw
+    message = r"policy: log_prob .* shape \(5, 3\) .*; got float32 of shape \(5,\)"
+    with pytest.raises(ArgumentError, match=message):
+        draw((), KEY)
 
 
 def test_a_family_that_does_not_draw_its_tasks_is_refused():
@@ -277,6 +320,21 @@ def test_a_broken_policy_does_not_score_best():
     bad = evaluate(learner, nowhere, sampler, KEY, **options)
     assert (good.num_diverged, bad.num_diverged) == (0, 3)
     assert np.isnan(bad.mean).all()
+
+
+def test_broken_episodes_are_counted_beside_the_return():
+    learner = rl.maml(POLICY)
+    sampler = rl.on_policy(negative(0.3), learner.predict, episodes=20, horizon=4)
+    info = {"broken": rl.losses.broken_episodes, "return": rl.losses.mean_return}
+    found = evaluate(
+        learner, PARAMS, sampler, KEY, num_tasks=6, num_steps=1,
+        metric=rl.losses.mean_return, info=info,
+    )  # fmt: skip
+    assert found.info["broken"].shape == found.values.shape == (6, 2)
+    assert 1 < found.info["broken"].mean() < 12
+    # Each episode that is not broken earns -4, a broken one nothing: the return tells the number.
+    np.testing.assert_allclose(found.values, -4 * (1 - found.info["broken"] / 20), rtol=1e-6)
+    np.testing.assert_array_equal(found.info["return"], found.values)
 
 
 def test_the_share_of_clipped_actions_is_told():

@@ -184,10 +184,33 @@ def test_training_steps_stay_in_the_region_and_improve(recorded_of):
     assert taken > 2
 
 
+def test_a_scheduled_region_is_the_one_of_its_step():
+    """A divergence of x^2 / 2 is that of the Fisher matrix 1: the step is as long as allowed."""
+    sizes = [0.1, 0.05, 0.05]
+    tx = rl.trpo(optax.piecewise_constant_schedule(0.1, {1: 0.5}), damping=0.0)
+    x = jnp.zeros(())
+    state = tx.init(x)
+    trial = jax.jit(lambda at, x: (-(at - x), 0.499 * jnp.square(at - x)))
+    arguments = {"value": jnp.zeros(()), "curvature": lambda tangent: tangent}
+    for size in sizes:
+        one = rl.trpo(size, damping=0.0)
+        expected, _ = one.update(
+            -jnp.ones(()), one.init(x), x, trial=lambda at: trial(at, x), **arguments
+        )
+        step, state = tx.update(-jnp.ones(()), state, x, trial=lambda at: trial(at, x), **arguments)
+        assert step == pytest.approx(float(np.sqrt(2 * size)), rel=1e-5)
+        assert step == pytest.approx(float(expected), rel=1e-6)
+        leaves = jax.tree.leaves(state, is_leaf=lambda s: isinstance(s, Backtracked))
+        (found,) = (s for s in leaves if isinstance(s, Backtracked))
+        assert found.reason == 0
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: rl.trpo(0.0), "max_kl must be a finite number > 0"),
+        (lambda: rl.trpo(lambda step: 0.0 * step), "max_kl must be a finite number > 0"),
+        (lambda: rl.trpo(lambda step: "wide"), "max_kl must be .* a schedule step -> number"),
         (lambda: rl.trpo(cg_iterations=0), "cg_iterations must be an integer"),
         (lambda: rl.trpo(damping=len), "damping must be a finite number"),
         (lambda: rl.trust_region(-1.0), "max_kl must be a finite number"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from mamljax import Batch, PerStep, Task, sharding
+from mamljax import Batch, PerStep, Task, evaluate, sharding
 from mamljax.checks import ArgumentError
 from mamljax.tasks import sample_tasks
 from mamljax.tasks.sampling import as_partial
@@ -28,6 +28,39 @@ def test_tasks_are_independent_draws_from_the_same_parameters():
     np.testing.assert_array_equal(tasks.query.inputs, 2 * sample_tasks(noise, 1.0, KEY, 5).query[0])
     other = sample_tasks(noise, 2.0, jax.random.key(1), 5)
     assert np.all(other.query.inputs != tasks.query.inputs)
+
+
+def kinds(meta_params, key, *, place=None):
+    """Tasks of two kinds in turn; their inputs say which."""
+    kind = jax.random.randint(key, (), 0, 2) if place is None else place % 2
+    batch = Batch(jnp.full(3, kind, float), jax.random.normal(key, (3,)))
+    return Task(batch, batch)
+
+
+@pytest.mark.parametrize("options", [{}, {"task_chunk": 3}, {"devices": 4}], ids=str)
+def test_kinds_of_tasks_come_equally_often(options):
+    devices = options.pop("devices", None)
+    mesh = sharding.task_mesh(jax.devices()[:devices]) if devices else None
+    tasks = sample_tasks(kinds, None, KEY, 8, mesh=mesh, **options)
+    found = np.asarray(tasks.query.inputs[:, 0])
+    np.testing.assert_array_equal(found, (found[0] + np.arange(8)) % 2)
+    assert len(np.unique(tasks.query.targets)) == 24
+
+
+def test_a_single_task_is_of_any_kind_and_evaluation_has_as_many_of_each(learner_of):
+    draw = jax.jit(lambda key: sample_tasks(kinds, None, key, 1).query.inputs[0, 0])
+    alone = [float(draw(key)) for key in jax.random.split(KEY, 40)]
+    assert 8 < sum(alone) < 32
+    learner = learner_of(num_steps=0)
+    params = learner.init(KEY, jnp.zeros((3, 1)))
+
+    def sampler(meta_params, key, *, place=None):
+        return jax.tree.map(lambda x: x[:, None], kinds(meta_params, key, place=place))
+
+    found = evaluate(
+        learner, params, sampler, KEY, num_tasks=10, metric=lambda outputs, targets: outputs[0, 0]
+    )
+    assert sorted(np.unique(found.values, return_counts=True)[1]) == [5, 5]
 
 
 @pytest.mark.parametrize("made", [lambda task: tuple(task), lambda task: task.query, lambda _: {}])

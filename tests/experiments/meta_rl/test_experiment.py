@@ -71,6 +71,9 @@ def test_the_report_has_every_method_beside_the_paper(finished):
     assert set(report["details"]["gain"]) == {"maml", "random"}
     assert set(report["details"]["oracle_gap_closed"]) == {"maml", "random"}
     assert report["details"]["broken_episodes_in_training"] == {"maml": 0, "oracle": 0}
+    # 3 tasks, 3 episodes before adaptation and after each of the steps.
+    told = {"maml": "0 of 27", "random": "0 of 27", "oracle": "0 of 9"}
+    assert report["details"]["broken_episodes_at_test"] == told
 
 
 @pytest.mark.parametrize(
@@ -103,6 +106,7 @@ def test_training_logs_returns_and_what_the_line_search_did(finished):
         assert record["return_before"] < 0
     scored = [r for r in records if r["run"] == "maml" and "validation_step_1" in r]
     assert [r["step"] for r in scored] == [1, 2]
+    assert [r["validation_broken_episodes_step_1"] for r in scored] == [0, 0]
 
 
 def test_figures_are_drawn(finished):
@@ -157,6 +161,46 @@ def test_bad_values_are_refused_before_anything_is_trained(tmp_path, change, mes
     with pytest.raises(ArgumentError, match=message):
         navigation.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_trust_region_shrinks_where_the_config_says_so():
+    config = small(navigation_config.get_config(), "maml")
+    assert experiment.region(config) == 0.01
+    config.train.update(max_kl=0.1, max_kl_end=0.001, kl_decay_from=10, kl_decay=20)
+    sizes = [float(experiment.region(config)(step)) for step in (0, 10, 20, 30, 100)]
+    np.testing.assert_allclose(sizes, [0.1, 0.1, 0.01, 0.001, 0.001], rtol=1e-5)
+
+
+def test_broken_episodes_are_counted_over_all_tasks_and_steps():
+    config = small(navigation_config.get_config(), "maml")
+    counted = {experiment.BROKEN: np.array([[0.0, 1.0], [0.0, 3.0]])}
+    scores = summarise(np.zeros((2, 2)), np.zeros((2, 2)))._replace(info=counted)
+    methods = {"maml": experiment.build(config, navigation.build(config), "maml")}
+    assert experiment.broken(config, methods, {"maml": scores}) == {"maml": "4 of 12"}
+
+
+def test_trials_have_as_many_episodes_as_gradient_steps_draw():
+    config = navigation_config.get_config("rl2")
+    maml, rl2 = (experiment.build(config, navigation.build(config), m) for m in ("maml", "rl2"))
+    assert (experiment.draws(config, maml, config.train), rl2.episodes) == (20, 4)
+    assert experiment.draws(config, rl2, config.train) * 4 == 2 * 20
+    assert experiment.draws(config, rl2, config.evaluate) * 4 == 40
+    assert rl2.env.observation_size == 2 + 2 + 2
+    assert not rl2.adapts
+    assert rl2.trained
+
+
+@pytest.mark.slow
+def test_rl2_is_told_episode_by_episode(tmp_path):
+    config = small(navigation_config.get_config("rl2"), "maml,rl2")
+    config.train.trial_episodes = 3
+    config.model.memory = 4
+    report = navigation.run(config, tmp_path)
+    maml, rl2 = report["results"]
+    assert (len(maml["mean"]), len(rl2["mean"])) == (3, 3)
+    assert rl2["setting"] == "navigation, after episodes in place of steps"
+    assert np.isfinite(rl2["mean"]).all()
+    assert report["details"]["broken_episodes_at_test"]["rl2"] == "0 of 3"
 
 
 def test_the_gap_is_measured_from_each_methods_own_start():
