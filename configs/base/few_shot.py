@@ -70,7 +70,7 @@ def base(source: str, network: str, variant: Variant) -> Any:
     config.data.grayscale = False  # read your own images in one channel instead of three
     config.data.rotate = False  # turn the images of each class by a multiple of 90 degrees
 
-    # Files: the weights.npz of a run, or weights that others trained, see mamljax.models.weights.
+    # Files: the model.npz of a run, or weights that others trained, see mamljax.models.weights.
     config.weights = ConfigDict()
     config.weights.test = ""  # test these instead of training
     # Begin training from these, the whole network or what of it the file has. A run of `pretrained`
@@ -86,7 +86,9 @@ def base(source: str, network: str, variant: Variant) -> Any:
     # omniglot (strided convolutions), miniimagenet (max-pooling) or dense: the paper's networks.
     config.model.network = "dense" if option == "dense" else network
     config.model.filters = Amount(0)  # filters of every convolution, 0 for the network's own number
-    config.model.norm = "batch"  # by statistics of the current batch; or layer, none
+    # By statistics of the current batch; or support (predictions by those of the support set, so
+    # that they do not depend on each other), layer, none.
+    config.model.norm = "batch"
     config.model.norm_scale = False  # a factor (gamma) after the norm; the authors have none
     config.model.norm_offset = True  # a shift (beta) after the norm
     config.model.adapt_norm = False  # whether both adapt, or are only meta-learned
