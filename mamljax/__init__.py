@@ -12,12 +12,13 @@ Meta-learning is five functions, each built from the one before:
 `evaluate` run them.
 """
 
-from mamljax import algorithms, losses, models, tasks
+from mamljax import algorithms, losses, models, photos, tasks
 from mamljax.algorithms import fomaml, maml
 from mamljax.evaluate import evaluate
 from mamljax.inner import inner_update, unroll
 from mamljax.meta import backprop, init_state, meta_step
 from mamljax.objective import multi_step_loss, query_loss, task_loss
+from mamljax.photos import load_model
 from mamljax.train import fit
 from mamljax.types import Batch, Drawn, Learner, Model, PerStep, Task, TrainState, Weighted
 from mamljax.version import __version__
@@ -39,11 +40,13 @@ __all__ = [
     "fomaml",
     "init_state",
     "inner_update",
+    "load_model",
     "losses",
     "maml",
     "meta_step",
     "models",
     "multi_step_loss",
+    "photos",
     "query_loss",
     "task_loss",
     "tasks",

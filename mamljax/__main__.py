@@ -3,6 +3,9 @@
     mamljax train sinusoid:quick                      an experiment, into runs/sinusoid-quick
     mamljax train omniglot:5way1shot --config.data.dir=data/omniglot --workdir=runs/omniglot
     mamljax evaluate miniimagenet WEIGHTS.npz --config.data.dir=data/miniimagenet
+    mamljax predict runs/own/model.npz --support=my_classes photo.jpg       new classes, new photos
+    mamljax adapt runs/own/model.npz --support=my_classes --output=adapted  the classes, to be kept
+    mamljax export adapted.npz --format=stablehlo     for programs without mamljax
     mamljax report runs/*                             seeds merged, beside the paper's numbers
     mamljax data omniglot --dir=data/omniglot         prepare an image set, tell what is in it
     mamljax benchmark omniglot                        speed beside other libraries
@@ -48,7 +51,7 @@ def evaluate(words: Sequence[str]) -> None:
     experiment, _, rest = _experiment("evaluate", words)
     if not rest or rest[0].startswith("-"):
         _refuse(
-            f"evaluate {words[0]} needs a file of weights, such as the weights.npz that a run "
+            f"evaluate {words[0]} needs a file of weights, such as the model.npz that a run "
             "leaves in its work directory."
         )
     weights = Path(rest[0])
@@ -58,6 +61,21 @@ def evaluate(words: Sequence[str]) -> None:
     if not _gives(options, "--workdir"):
         options = [f"--workdir={Path('runs', f'{experiment}-{weights.stem}-tested')}", *options]
     train([words[0], f"--config.weights.test={weights}", *options])
+
+
+def predict(words: Sequence[str]) -> None:
+    """Tell the class of each photo: `experiments.classify`."""
+    _run("experiments.classify", ["predict", *words])
+
+
+def adapt(words: Sequence[str]) -> None:
+    """Adapt a model to new classes, and keep it: `experiments.classify`."""
+    _run("experiments.classify", ["adapt", *words])
+
+
+def export(words: Sequence[str]) -> None:
+    """Write an adapted model for programs without mamljax: `experiments.classify`."""
+    _run("experiments.classify", ["export", *words])
 
 
 def report(words: Sequence[str]) -> None:
@@ -89,6 +107,9 @@ def reproduce(words: Sequence[str]) -> None:
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "evaluate": evaluate,
+    "predict": predict,
+    "adapt": adapt,
+    "export": export,
     "report": report,
     "data": data,
     "benchmark": benchmark,

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from mamljax import checks
 from mamljax.checks import ArgumentError
 from mamljax.implicit import implicit
-from mamljax.inner import inner_update, unroll
+from mamljax.inner import conditioned, inner_update, unroll
 from mamljax.inner_lstm import meta_lstm as lstm_rule
 from mamljax.inner_optim import InnerRule, learned_sgd, with_rule
 from mamljax.inner_optim import meta_curvature as curvature_rule
@@ -85,7 +85,7 @@ def maml(
     if isinstance(tx, InnerRule):
         init, partition, tx = with_rule(tx, init, partition)
     inner = inner_update(loss, partition, tx, first_order=first_order)
-    adapt = unroll(inner, num_steps, remat=remat, scan_unroll=scan_unroll)
+    adapt = conditioned(unroll(inner, num_steps, remat=remat, scan_unroll=scan_unroll), model)
     objective = query_loss(adapt, loss)
     if step_weights is not None:
         objective = multi_step_loss(adapt, loss, step_weights, name="step_weights")
@@ -250,7 +250,7 @@ def cavia(model: Model, loss_fn: LossFn, shape: tuple[int, ...], **options: Any)
     >>> learner = algorithms.cavia(models.mlp((8, 1)), losses.mean_squared_error, (4,))
     """
     extended = with_context(model, shape)
-    model = Model(lambda key, inputs: extended.init(key, inputs)["model"], extended.apply)
+    model = extended._replace(init=lambda key, inputs: extended.init(key, inputs)["model"])
     return maml(model, loss_fn, partition=fresh_context(shape), **options)
 
 
@@ -308,6 +308,7 @@ def imaml(
     inner_tx = optax.sgd(inner_lr) if inner_tx is None else inner_tx
     loss = task_loss(model, loss_fn)
     adapt = implicit(loss, partition, inner_tx, num_steps, strength=strength, cg_steps=cg_steps)
+    adapt = conditioned(adapt, model)
     objective = query_loss(adapt, loss)
     meta_gradient = backprop(objective, task_chunk=task_chunk, mesh=mesh)
     return Learner(model.init, adapt, model.apply, loss_fn, objective, meta_gradient)
@@ -344,6 +345,7 @@ def reptile(
     adapt = unroll(inner_update(task_loss(model, loss_fn), all_parameters(), tx), num_steps)
     objective = distance_moved(adapt)
     meta_gradient = backprop(objective, task_chunk=task_chunk, mesh=mesh)
+    adapt = conditioned(adapt, model)  # not for the objective, which compares plain parameters
     return Learner(model.init, adapt, model.apply, loss_fn, objective, meta_gradient)
 
 

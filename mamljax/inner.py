@@ -9,12 +9,16 @@ from mamljax.checks import ArgumentError
 from mamljax.types import (
     Adapted,
     AdaptFn,
+    Batch,
     Drawn,
     InnerState,
     InnerStep,
+    Model,
+    Params,
     Partition,
     PerStep,
     TaskLossFn,
+    WithStatistics,
 )
 
 
@@ -122,3 +126,48 @@ def unroll(
         return Adapted(inner.params(end, shared), losses, observed, drawn)
 
     return adapt
+
+
+def conditioned(adapt: AdaptFn, model: Model) -> AdaptFn:
+    """Let adapted parameters keep the statistics of their support set, if the model's norms ask.
+
+    Which is so with ``norm="support"``: MetaBN of Bronskill et al. 2020, *TaskNorm*, section 3.
+    Gradients pass through the statistics. For any other model `adapt` is returned as it is.
+
+    Raises:
+      ArgumentError: when adapting, if the support set is not one `Batch`.
+    """
+    condition = model.condition
+    if condition is None:
+        return adapt
+
+    def with_statistics(meta_params, support, key, *, num_steps=None, observe=None):
+        if not isinstance(support, Batch):
+            raise ArgumentError(
+                "norm='support' takes the statistics of one support set, a mamljax.Batch; got "
+                f"{type(support).__name__}. Build the network with norm='batch' or 'layer'."
+            )
+
+        def observed(params, step):
+            return observe and observe(condition(params, support.inputs, step), step)
+
+        found = adapt(
+            without_statistics(meta_params),
+            support,
+            key,
+            num_steps=num_steps,
+            observe=observe and observed,
+        )
+        params = condition(found.params, support.inputs, found.support_losses.shape[0])
+        return found._replace(params=params)
+
+    return with_statistics
+
+
+def without_statistics(params: Params) -> Params:
+    """Parameters from which one may adapt again: those of `WithStatistics` alone."""
+
+    def has(node):
+        return isinstance(node, WithStatistics)
+
+    return jax.tree.map(lambda node: node.params if has(node) else node, params, is_leaf=has)

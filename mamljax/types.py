@@ -41,6 +41,21 @@ class WithState(NamedTuple):
 
 
 @exportable
+class WithStatistics(NamedTuple):
+    """Adapted parameters, and the statistics of the support set that their norms predict by.
+
+    Models with ``norm="support"`` take them in place of plain parameters, under which a norm has
+    the statistics of the batch at hand. See `Model.condition`.
+
+    params: any pytree that the model takes by itself.
+    statistics: a pytree of floating-point arrays.
+    """
+
+    params: PyTree
+    statistics: PyTree
+
+
+@exportable
 class Batch(NamedTuple):
     """Examples of one task. Both fields are pytrees whose leaves share their leading axis."""
 
@@ -266,6 +281,15 @@ class StepFn(Protocol):
     ) -> tuple[TrainState, Metrics]: ...
 
 
+class ConditionFn(Protocol):
+    """``(params, inputs, step=0) -> params`` that keep the statistics of these inputs.
+
+    Predictions by them do not depend on what else is predicted.
+    """
+
+    def __call__(self, params: Params, inputs: PyTree, /, step: Any = 0) -> Params: ...
+
+
 class Sampler(Protocol):
     """``(meta_params, key) -> Task``: draws one task, pure and traceable.
 
@@ -284,10 +308,13 @@ class Model(NamedTuple):
 
     init: ``(key, inputs) -> params``, with one example batch of inputs.
     apply: ``(params, inputs, *, key=None, step=0) -> outputs``.
+    condition: of a network whose norms predict by the statistics of the support set
+      (``norm="support"``), see `ConditionFn`; None for all others.
     """
 
     init: Callable[[Array, PyTree], Params]
     apply: ApplyFn
+    condition: ConditionFn | None = None
 
 
 class Recurrent(NamedTuple):

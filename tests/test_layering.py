@@ -25,9 +25,11 @@ LAYERS = [
     {"algorithms"},
     {"evaluate", "train"},
     {"tuning", "baselines"},
+    {"recipes"},
     {"running"},
     {"rl"},
     {"data"},
+    {"photos"},
     {"__main__"},
 ]
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -35,7 +37,8 @@ LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 SHELVES = [
     {"harness"},
     {"few_shot", "meta_rl", "regression"},
-    {"sinusoid", "omniglot", "miniimagenet", "cifar_fs", "navigation", "locomotion", "prepare"},
+    {"sinusoid", "omniglot", "miniimagenet", "cifar_fs", "navigation", "locomotion"},
+    {"prepare", "classify"},
     {"reproduction", "summary"},
     {"results"},
     {"reproduce"},

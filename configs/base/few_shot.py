@@ -79,7 +79,7 @@ def base(source: str, network: str, variant: Variant) -> Any:
     # Change brightness, contrast and saturation by up to this share, 0.4 being usual.
     config.data.augment.colour = Fraction(0.0)
 
-    # Files: the weights.npz of a run, or weights that others trained, see mamljax.models.weights.
+    # Files: the model.npz of a run, or weights that others trained, see mamljax.models.weights.
     config.weights = ConfigDict()
     config.weights.test = ""  # test these instead of training
     # Begin training from these, the whole network or what of it the file has. A run of `pretrained`
@@ -95,7 +95,9 @@ def base(source: str, network: str, variant: Variant) -> Any:
     # omniglot (strided convolutions), miniimagenet (max-pooling) or dense: the paper's networks.
     config.model.network = "dense" if option == "dense" else network
     config.model.filters = Amount(0)  # filters of every convolution, 0 for the network's own number
-    config.model.norm = "batch"  # by statistics of the current batch; or layer, none
+    # By statistics of the current batch; or support (predictions by those of the support set, so
+    # that they do not depend on each other), layer, none.
+    config.model.norm = "batch"
     config.model.norm_scale = False  # a factor (gamma) after the norm; the authors have none
     config.model.norm_offset = True  # a shift (beta) after the norm
     config.model.adapt_norm = False  # whether both adapt, or are only meta-learned

@@ -10,6 +10,7 @@ Suites, each described at the top of its module:
     growth       how time and memory grow, and what fits                               growth.py
     compile      how long compiling takes                                           compiling.py
     gpu          what only a GPU can tell                                                 gpu.py
+    neighbours   photos predicted together and one by one                     neighbours.py
     methods      all methods on the same tasks, instead of libraries                  methods.py
 """
 
@@ -25,6 +26,7 @@ from experiments.benchmark import (
     growth,
     meta_rl,
     methods,
+    neighbours,
     profiles,
     race,
     speed,
@@ -40,6 +42,7 @@ SUITES: dict[str, Callable[[Path, Options], object]] = {
     "growth": growth.run,
     "compile": compiling.run,
     "gpu": gpu.run,
+    "neighbours": neighbours.run,
     "methods": methods.run,
 }
 

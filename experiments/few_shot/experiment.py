@@ -15,7 +15,7 @@ from experiments.few_shot import enough, figures, methods, words
 from experiments.few_shot.methods import Method, Tested, task_sampler
 from experiments.harness.config import Config
 from experiments.harness.training import Run, Training, train
-from mamljax import checks, data, evaluate, processes
+from mamljax import checks, data, evaluate, photos, processes, recipes
 from mamljax.checks import ArgumentError
 from mamljax.data import ImageSet
 from mamljax.evaluate import Scores
@@ -54,6 +54,8 @@ def run(config: Config, workdir: Path) -> Record:
     workdir.mkdir(parents=True, exist_ok=True)
     trained = imported(setting) if config.weights.test else trained_run(setting, workdir)
     chosen_lr = tune(setting, trained.meta_params)
+    if processes.is_first():
+        save_model(setting, trained, chosen_lr, report, workdir / "model.npz")
     test(setting, trained.meta_params, chosen_lr, report)
     if processes.is_first():
         figures.draw(workdir, setting, trained.meta_params, report.record)
@@ -66,8 +68,8 @@ def prepare(config: Config) -> Setting:
     Raises:
       ArgumentError: for a value that is unknown, or asks for more than the data have.
     """
-    checks.one_of("config.method", config.method, methods.METHODS)
-    checks.one_of("config.model.network", config.model.network, methods.NETWORKS)
+    checks.one_of("config.method", config.method, recipes.METHODS)
+    checks.one_of("config.model.network", config.model.network, recipes.NETWORKS)
     if config.weights.test and config.weights.start:
         raise ArgumentError(
             "config.weights.test tests weights without training, config.weights.start begins "
@@ -151,7 +153,7 @@ def has_validation(config: Config) -> bool:
 
 
 def trained_run(setting: Setting, workdir: Path) -> Run:
-    """Train, or go on with training; the weights go to ``weights.npz`` as plain arrays too."""
+    """Train, or go on with training."""
     config, method = setting.config, setting.method
     assert setting.train is not None
     validate = None
@@ -175,10 +177,26 @@ def trained_run(setting: Setting, workdir: Path) -> Run:
         depends_on=depends_on(config),
         validate=validate,
     )
-    trained = train(training, setting.keys["train"], config.log, workdir)
-    if processes.is_first():
-        weights.save(workdir / "weights.npz", trained.meta_params)
-    return trained
+    return train(training, setting.keys["train"], config.log, workdir)
+
+
+def save_model(
+    setting: Setting, trained: Run, inner_lr: Mapping[str, float], report: Report, path: Path
+) -> None:
+    """Write the tested parameters, with all that it takes to use them on photos."""
+    config = setting.config
+    names = () if setting.train is None else setting.train.names
+    recipe = methods.recipe(config, setting.image_shape, max(len(names), 1))
+    tested = "fine-tuning" if config.method == "pretrained" else config.method
+    recipe = recipe._replace(inner_lr=inner_lr[tested], num_steps=config.evaluate.num_inner_steps)
+    pixels = photos.of_source(config.data.source, setting.image_shape, resize=config.data.resize)
+    about = {
+        "source": config.data.source,
+        "classes": list(names),
+        "training": trained.train,
+        "command": report.record["command"],
+    }
+    photos.save_model(path, recipe, trained.meta_params, pixels, about)
 
 
 def imported(setting: Setting) -> Run:

@@ -6,14 +6,12 @@ from typing import NamedTuple
 from jax.sharding import Mesh
 
 from experiments.harness.config import Config
-from mamljax import baselines, fomaml, maml, models, tasks
-from mamljax.algorithms import context_vector, meta_lstm
+from mamljax import baselines, recipes, tasks
 from mamljax.data import ImageSet
-from mamljax.losses import cross_entropy
-from mamljax.partition import all_but, all_parameters
+from mamljax.recipes import Recipe
 from mamljax.tasks import episodes
 from mamljax.tasks.augment import Augment
-from mamljax.types import Array, Learner, Model, Params, Partition, Sampler
+from mamljax.types import Array, Learner, Params, Sampler
 
 
 class Tested(NamedTuple):
@@ -48,19 +46,31 @@ class Method(NamedTuple):
     sample: Callable[[Params, Array, int], Array] | None = None
 
 
-def network(config: Config, outputs: int | None) -> Model:
-    """The config's network; without outputs an embedding."""
-    norm = {
-        "norm": config.model.norm,
-        "norm_scale": config.model.norm_scale,
-        "norm_offset": config.model.norm_offset,
-    }
-    if config.model.network == "dense":
-        layers = (256, 128, 64, 64) if outputs is None else (256, 128, 64, 64, outputs)
-        return models.mlp(layers, init="truncated_normal", **norm)
-    convolutional = {"omniglot": models.omniglot_net, "miniimagenet": models.miniimagenet_net}
-    filters = {"filters": config.model.filters} if config.model.filters else {}
-    return convolutional[config.model.network](outputs, **norm, **filters)
+def recipe(config: Config, image_shape: tuple[int, ...], classes: int) -> Recipe:
+    """What the config says of the learner, with the step size and the steps of training.
+
+    Args:
+      config: of the experiment.
+      image_shape: ``(H, W, ch)``.
+      classes: how many there are in training.
+    """
+    model = config.model
+    return Recipe(
+        method=config.method,
+        network=model.network,
+        filters=model.filters,
+        norm=model.norm,
+        norm_scale=model.norm_scale,
+        norm_offset=model.norm_offset,
+        adapt_norm=model.adapt_norm,
+        context_channels=model.context_channels,
+        image_shape=tuple(image_shape),
+        ways=config.task.ways,
+        shots=config.task.shots,
+        classes=classes,
+        inner_lr=config.train.inner_lr,
+        num_steps=config.train.num_inner_steps,
+    )
 
 
 def task_sampler(
@@ -94,63 +104,38 @@ def build(config: Config, image_shape: tuple[int, ...], classes: int, mesh: Mesh
       classes: how many there are in training.
       mesh: devices to split the tasks over.
     """
-    shared = {"task_chunk": config.train.task_chunk or None, "mesh": mesh}
-    if config.method in GRADIENT_BASED:
-        return _gradient_based(config, image_shape, shared)
+    trained = recipe(config, image_shape, classes)
     if config.method == "pretrained":
-        return _pretrained(config, classes)
-    shared["ways"] = config.task.ways
-    sample = None
-    if config.method == "mann":
-        learner = baselines.mann(**shared)
-    elif config.method == "statistician":
-        sizes = {"filters": config.model.filters} if config.model.filters else {}
-        body = network(config, None)
-        learner, sample = baselines.statistician(body, image_shape, **sizes, **shared)
+        return _pretrained(config, trained)
+    options = {"task_chunk": config.train.task_chunk or None, "mesh": mesh}
+    if config.method in recipes.GRADIENT_BASED:
+        options["remat"] = config.train.remat
+
+        def learner(inner_lr: float) -> Learner:
+            return recipes.learner(trained._replace(inner_lr=inner_lr), **options)
+
+        return _episodic(config, learner(config.train.inner_lr), Tested(learner))
+    if config.method == "statistician":
+        learner, sample = recipes.statistician(trained, **options)
     else:
-        learner = METRIC[config.method](network(config, None), **shared)
+        learner, sample = recipes.learner(trained, **options), None
     tested = Tested(lambda inner_lr: learner, steps=False)
-    return _episodic(config, learner, {config.method: tested})._replace(sample=sample)
+    return _episodic(config, learner, tested)._replace(sample=sample)
 
 
-def _gradient_based(config: Config, image_shape: tuple[int, ...], shared: dict) -> Method:
-    model = network(config, config.task.ways)
-    partition = _partition(config)
-
-    def learner(inner_lr: float) -> Learner:
-        options = {"inner_lr": inner_lr, "num_steps": config.train.num_inner_steps}
-        options |= {"remat": config.train.remat, **shared}
-        if config.method == "context":
-            height, width, _ = image_shape
-            shape = (height, width, config.model.context_channels)
-            return context_vector(model, cross_entropy, shape, **options)
-        return GRADIENT_BASED[config.method](model, cross_entropy, partition=partition, **options)
-
-    tested = {config.method: Tested(learner)}
-    return _episodic(config, learner(config.train.inner_lr), tested)
-
-
-def _partition(config: Config) -> Partition:
-    """Without the parameters of norms, unless these adapt, or there are none."""
-    there_are = config.model.norm_scale or config.model.norm_offset
-    if config.model.norm == "none" or config.model.adapt_norm or not there_are:
-        return all_parameters()
-    return all_but("norm")
-
-
-def _episodic(config: Config, learner: Learner, tested: Mapping[str, Tested]) -> Method:
+def _episodic(config: Config, learner: Learner, tested: Tested) -> Method:
     def sampler(images):
         return task_sampler(config, images, config.train.queries, augmentation(config))
 
-    return Method(learner, sampler, config.train.meta_batch, tested)
+    return Method(learner, sampler, config.train.meta_batch, {config.method: tested})
 
 
-def _pretrained(config: Config, classes: int) -> Method:
+def _pretrained(config: Config, trained: Recipe) -> Method:
     """One classifier of all training classes: fine-tuned, or its features compared."""
-    body, ways = network(config, None), config.task.ways
+    body, ways = recipes.network(trained, None), trained.ways
 
     def fine_tuned(inner_lr: float) -> Learner:
-        return baselines.fine_tune(body, classes=classes, ways=ways, inner_lr=inner_lr)
+        return recipes.learner(trained._replace(inner_lr=inner_lr))
 
     features = baselines.nearest_neighbour(body, ways=ways, similarity="cosine")
     pixels = baselines.nearest_neighbour(ways=ways)
@@ -173,14 +158,3 @@ def _pretrained(config: Config, classes: int) -> Method:
         )
 
     return Method(fine_tuned(0.0), sampler, 1, tested)
-
-
-GRADIENT_BASED = {"maml": maml, "fomaml": fomaml, "context": context_vector, "lstm": meta_lstm}
-METRIC = {
-    "prototypical": baselines.prototypical,
-    "matching": baselines.matching,
-    "siamese": baselines.siamese,
-    "memory": baselines.memory_module,
-}
-NETWORKS = ("omniglot", "miniimagenet", "dense")
-METHODS = (*GRADIENT_BASED, *METRIC, "mann", "statistician", "pretrained")

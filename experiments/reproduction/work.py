@@ -139,8 +139,8 @@ def publish(row: Row, seed: int, places: Places) -> None:
             figure = workdir / "figures" / f"{name}.png"
             if figure.is_file():
                 shutil.copyfile(figure, places.results / f"{row.name}_{name}.png")
-        if (workdir / "weights.npz").is_file():
-            shutil.copyfile(workdir / "weights.npz", places.weights(row))
+        if (workdir / "model.npz").is_file():
+            shutil.copyfile(workdir / "model.npz", places.weights(row))
     places.unfinished(row, seed).unlink(missing_ok=True)
 
 

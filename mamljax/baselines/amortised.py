@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mamljax.checks import ArgumentError
+from mamljax.inner import without_statistics
 from mamljax.meta import backprop
 from mamljax.objective import query_loss, task_loss
 from mamljax.types import (
@@ -44,7 +45,8 @@ def amortised(
     It takes no inner steps, so its scores in `evaluate` have shape ``[1]``.
 
     Args:
-      model: ``init`` makes the meta-parameters; ``apply`` takes them as `Encoded`, with the memory.
+      model: ``init`` makes the meta-parameters; ``apply`` takes them as `Encoded`, with the memory,
+        and as `condition` leaves them where the model has it.
       encode: ``(meta_params, support, key) -> memory``, a pytree of floating-point arrays.
       loss_fn: ``(outputs, targets) -> scalar``, averaged over the queries.
       task_chunk, mesh: see `backprop`.
@@ -65,7 +67,11 @@ def amortised(
                 "this learner reads one support set, a mamljax.Batch(inputs, targets); got "
                 f"{type(support).__name__}."
             )
-        params = Encoded(meta_params, encode(meta_params, support, key))
+        meta_params = without_statistics(meta_params)
+        memory = encode(meta_params, support, key)
+        if model.condition is not None:
+            meta_params = model.condition(meta_params, support.inputs, 0)
+        params = Encoded(meta_params, memory)
         observed = observe and jax.tree.map(
             lambda x: jnp.asarray(x)[None], observe(params, jnp.zeros((), jnp.int32))
         )

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mamljax import checks
+from mamljax.checks import ArgumentError
 from mamljax.types import Array, Model, Params
 
 
@@ -33,7 +34,11 @@ def with_head(embedding: Model, outputs: int) -> Model:
         features = embedding.apply(params["body"], inputs, key=key, step=step)
         return linear(params["head"], features)
 
-    return Model(init, apply)
+    def condition(params, inputs, step=0):
+        assert embedding.condition is not None
+        return params | {"body": embedding.condition(params["body"], inputs, step)}
+
+    return Model(init, apply, embedding.condition and condition)
 
 
 def fresh_head(head: Params, outputs: int) -> Params:
@@ -47,6 +52,16 @@ def linear(head: Params, features: Array) -> Array:
     return outputs + jnp.broadcast_to(head["bias"], outputs.shape)
 
 
+def refuse_support_statistics(method: str, embedding: Model) -> None:
+    """Refuse an embedding with ``norm="support"`` for a method that embeds sets otherwise."""
+    if embedding.condition is not None:
+        raise ArgumentError(
+            f"{method} does not take a network with norm='support': it does not embed a support "
+            "set and then queries. Take norm='layer' where predictions must not depend on each "
+            "other."
+        )
+
+
 def flattened(model: Model) -> Model:
     """The same model with its outputs flattened, ``[K, ...] -> [K, D]``."""
     checks.is_model("embedding", model)
@@ -55,4 +70,4 @@ def flattened(model: Model) -> Model:
         outputs = model.apply(params, inputs, key=key, step=step)
         return outputs.reshape(outputs.shape[0], -1)
 
-    return Model(model.init, apply)
+    return model._replace(apply=apply)

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from mamljax import checks
 from mamljax.baselines.amortised import amortised
-from mamljax.baselines.head import with_head
+from mamljax.baselines.head import refuse_support_statistics, with_head
 from mamljax.baselines.metric import cosine_similarity, normalised
 from mamljax.losses import one_hot
 from mamljax.meta import backprop
@@ -116,6 +116,7 @@ def memory_module(
     checks.at_least("width", width, 1)
     checks.at_least("slots", slots, 1)
     checks.positive("margin", margin)
+    refuse_support_statistics("memory_module", embedding)
     model, loss_fn = with_head(embedding, width), margin_loss(margin)
 
     def embed(meta_params, inputs, key=None, step=0):

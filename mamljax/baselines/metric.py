@@ -71,7 +71,7 @@ def metric_learner(
         queries = embedding.apply(params.meta_params, inputs, key=key, step=step)
         return score(params.meta_params, queries, params.memory)
 
-    model = Model(embedding.init, apply)
+    model = embedding._replace(apply=apply)
     return amortised(model, encode, loss_fn, task_chunk=task_chunk, mesh=mesh)
 
 
@@ -129,7 +129,7 @@ def siamese(
         differences = jnp.abs(queries[:, None] - support.features[None])
         return Pairs(linear(params["head"], differences)[..., 0], support.labels)
 
-    twins = Model(with_head(embedding, 1).init, embed)
+    twins = with_head(embedding, 1)._replace(apply=embed)
     learner = metric_learner(
         twins, verify, ways=ways, loss_fn=pair_loss, task_chunk=task_chunk, mesh=mesh
     )

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from mamljax import checks
 from mamljax.baselines.amortised import Encoded, amortised
-from mamljax.baselines.head import flattened
+from mamljax.baselines.head import flattened, refuse_support_statistics
 from mamljax.baselines.metric import class_means
 from mamljax.losses import cross_entropy, one_hot
 from mamljax.meta import backprop
@@ -116,6 +116,7 @@ def statistician(
     for name, size in {"ways": ways, "context": context, "latent": latent}.items():
         checks.at_least(name, size, 1)
     shape = checks.sizes("shape", shape)
+    refuse_support_statistics("statistician", embedding)
     codes = mlp((hidden, hidden, hidden, 2 * latent), activation="elu")
     networks = {
         "embedding": flattened(embedding),

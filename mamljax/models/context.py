@@ -52,4 +52,9 @@ def with_context(model: Model, shape: tuple[int, ...]) -> Model:
         inputs = extended(params["context"], inputs)
         return model.apply(params["model"], inputs, key=key, step=step)
 
-    return Model(init, apply)
+    def condition(params, inputs, step=0):
+        assert model.condition is not None
+        inputs = extended(params["context"], inputs)
+        return params | {"model": model.condition(params["model"], inputs, step)}
+
+    return Model(init, apply, model.condition and condition)

@@ -12,7 +12,7 @@ from mamljax import checks
 from mamljax.checks import ArgumentError
 from mamljax.models.convolution import convolution, max_pool
 from mamljax.models.linen import from_linen
-from mamljax.models.norm import NORMS, Norm
+from mamljax.models.norm import Norm, layer_and_model
 from mamljax.types import Model
 
 DOWNSAMPLING = ("stride", "max_pool")
@@ -118,7 +118,9 @@ def conv_net(
       blocks: how many.
       downsample: ``stride`` (convolutions of stride two) or ``max_pool`` (2x2, after the norm).
       readout: from the last map to features, ``mean`` over its places or ``flatten``.
-      norm: ``batch`` (statistics of the current batch), ``layer`` or ``none``, see `Norm`.
+      norm: ``batch`` (statistics of the current batch), ``layer`` or ``none``, see `Norm`; or
+        ``support``: as ``batch``, but what a learner predicts goes by the statistics of its support
+        set, so that each query is classified by itself.
       norm_scale, norm_offset: which parameters the norm has. Whether they adapt in the inner loop
         is the partition's business: `partition.all_but("norm")` keeps them shared.
       norm_steps: give each of this many inner steps norm parameters of its own, as MAML++ does.
@@ -137,12 +139,13 @@ def conv_net(
     checks.at_least("blocks", blocks, 1)
     checks.one_of("downsample", downsample, DOWNSAMPLING)
     checks.one_of("readout", readout, READOUTS)
-    checks.one_of("norm", norm, NORMS)
+    kind, of_model = layer_and_model(norm)
     if norm_steps is not None:
         checks.at_least("norm_steps", norm_steps, 1)
     head_init = nn.initializers.xavier_uniform() if head_init is None else head_init
     sizes = (outputs, filters, blocks, downsample, readout)
-    return from_linen(ConvNet(*sizes, norm, norm_scale, norm_offset, norm_steps, head_init))
+    net = ConvNet(*sizes, kind, norm_scale, norm_offset, norm_steps, head_init)
+    return from_linen(net, norm=of_model)
 
 
 def omniglot_net(outputs: int | None, **options: Any) -> Model:

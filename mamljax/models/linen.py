@@ -11,7 +11,8 @@ from flax import errors, linen, traverse_util
 from mamljax.checks import ArgumentError
 from mamljax.models import modes
 from mamljax.models.modes import Mode
-from mamljax.types import Model, PyTree
+from mamljax.models.norm import KEPT
+from mamljax.types import Model, PyTree, WithStatistics
 
 
 def from_linen(module: linen.Module, *, norm: str = "batch", **call_options: Any) -> Model:
@@ -23,7 +24,9 @@ def from_linen(module: linen.Module, *, norm: str = "batch", **call_options: Any
 
     Args:
       module: an unbound module.
-      norm: ``batch``, or ``running`` to read fixed running averages.
+      norm: ``batch``; ``support``, by which a learner predicts with the statistics of its support
+        set (those of the library's `Norm` and of Flax's BatchNorm); or ``running`` to read fixed
+        running averages.
       call_options: passed to each call; they win over what is offered.
 
     Raises:
@@ -49,33 +52,53 @@ def from_linen(module: linen.Module, *, norm: str = "batch", **call_options: Any
             variables = dict(module.init(rngs, inputs, **options(mode, 0)))
         modes.refuse_without_averages(norm, averages)
         params = variables.pop("params", {})
-        if norm == "batch":
+        if norm != "running":
             variables = _without(variables, averages)
         return params, variables
 
     def init(key, inputs):
         return modes.with_state(*variables_of(key, inputs))
 
-    def apply(params, inputs, *, key=None, step=0):
+    def called(params, inputs, mode, *, key, step, averages_in=None):
+        """Outputs, and the averages that the layers have written."""
         params, state = modes.parameters_and_state(params)
         state = modes.filled(state, lambda: variables_of(jax.random.key(0), inputs)[1])
-        mode = Mode(norm == "running", deterministic=key is None)
+        written = ["batch_stats", KEPT] if mode.keeping else ["batch_stats"]
         with _explained(), _governed(mode) as averages:
             outputs, after = module.apply(
-                {"params": params, **state},
+                _joined({"params": params, **state}, averages_in or {}),
                 inputs,
                 rngs=key,  # every stream, whatever its name, is derived from it
-                # What BatchNorm writes is dropped.
-                mutable=[] if mode.running else ["batch_stats"],
+                mutable=[] if mode.running else written,
                 **options(mode, step),
             )
-        before, after = _flat(state), _flat(_without(dict(after), averages))
+        kept = {KEPT: after.pop(KEPT)} if KEPT in after else {}
+        before, rest = _flat(state), _flat(_without(dict(after), averages))
         modes.refuse_writes(
-            ["/".join(path) for path, x in after.items() if before.get(path) is not x]
+            ["/".join(path) for path, x in rest.items() if before.get(path) is not x]
         )
+        of_flax = {path: x for path, x in _flat(after).items() if path not in rest}
+        return outputs, kept | traverse_util.unflatten_dict(of_flax)
+
+    def apply(params, inputs, *, key=None, step=0):
+        averages = None
+        if isinstance(params, WithStatistics):
+            params, averages = params
+        mode = Mode(norm == "running" or averages is not None, deterministic=key is None)
+        outputs, _ = called(params, inputs, mode, key=key, step=step, averages_in=averages)
         return outputs
 
-    return Model(init, apply)
+    def condition(params, inputs, step=0):
+        mode = Mode(running=False, deterministic=True, keeping=True)
+        _, averages = called(params, inputs, mode, key=None, step=step)
+        if not averages:
+            raise ArgumentError(
+                "norm='support' needs a module with batch norms (models.Norm, or Flax's "
+                "BatchNorm); this one has none: leave norm out."
+            )
+        return WithStatistics(params, averages)
+
+    return Model(init, apply, condition if norm == "support" else None)
 
 
 @contextlib.contextmanager
@@ -126,6 +149,10 @@ def _explained() -> Iterator[None]:
             f"params lack a part of the module's state: {str(error).split(' (')[0]} Take "
             "WithState(params, state), as the model's init makes it."
         ) from error
+
+
+def _joined(variables: PyTree, more: PyTree) -> PyTree:
+    return traverse_util.unflatten_dict(_flat(variables) | _flat(more)) if more else variables
 
 
 def _flat(variables: PyTree) -> dict[tuple[str, ...], Any]:

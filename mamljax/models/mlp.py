@@ -10,7 +10,7 @@ from flax import linen as nn
 from mamljax import checks
 from mamljax.checks import ArgumentError
 from mamljax.models.linen import from_linen
-from mamljax.models.norm import NORMS, Norm
+from mamljax.models.norm import Norm, layer_and_model
 from mamljax.types import Model
 
 ACTIVATIONS: dict[str, Callable] = {
@@ -67,7 +67,8 @@ def mlp(
       init: ``xavier_uniform``, ``he_normal``, ``truncated_normal`` (of standard deviation
         `init_std`, cut at two), or any ``(key, shape, dtype) -> array``.
       init_std: the standard deviation of ``truncated_normal``.
-      norm: ``none``, ``batch`` (statistics of the current batch) or ``layer``, see `Norm`.
+      norm: ``none``, ``batch`` (statistics of the current batch), ``layer`` or ``support``, see
+        `conv_net`.
       norm_scale, norm_offset: which parameters the norm has; see `conv_net` on how they adapt.
       activation: ``relu``, ``tanh``, ``gelu`` or ``elu``.
 
@@ -87,9 +88,9 @@ def mlp(
         checks.one_of("init", init, inits)
         init = inits[init]
     checks.is_function("init", init, f"(key, shape, dtype) -> array, or one of {sorted(inits)}")
-    checks.one_of("norm", norm, NORMS)
+    kind, of_model = layer_and_model(norm)
     checks.one_of("activation", activation, ACTIVATIONS)
-    return from_linen(MLP(widths, init, norm, norm_scale, norm_offset, activation))
+    return from_linen(MLP(widths, init, kind, norm_scale, norm_offset, activation), norm=of_model)
 
 
 def _truncated_normal(std: float) -> Callable[..., Any]:

@@ -9,8 +9,10 @@ The four are offered to the call of the outermost module, which takes those it n
 enforced: below it no layer draws without a key, and every layer with running averages does as the
 norm says, whatever it is told. ``norm="batch"`` takes the statistics of the batch at hand, in
 training and at test, support and query separately, as in MAML (transductive over the query batch);
-running averages are never read and never kept. ``norm="running"`` reads fixed averages, such as
-those of a pretrained backbone, which are part of what `init` makes.
+running averages are never read and never kept. ``norm="support"`` (Linen) does the same while a
+learner adapts; what it then predicts goes by the statistics of its support set, so that predictions
+do not depend on each other. ``norm="running"`` reads fixed averages, such as those of a pretrained
+backbone, which are part of what `init` makes.
 
 All other state is as `init` drew it, at every call. A call that would write to it is refused.
 """
@@ -26,8 +28,8 @@ from mamljax import checks
 from mamljax.checks import ArgumentError
 from mamljax.types import Params, PyTree, WithState
 
-AVERAGES = ("batch", "running")
-"""The norms that an adapter offers."""
+AVERAGES = ("batch", "running", "support")
+"""The norms that adapters offer."""
 
 GOVERNED = ("use_running_average", "deterministic")
 """Attributes that mark a layer as one to be told what to do."""
@@ -36,12 +38,14 @@ GOVERNED = ("use_running_average", "deterministic")
 class Mode(NamedTuple):
     """What the layers of a module have to do in one call.
 
-    running: read running averages, instead of the statistics of the batch.
+    running: read averages that were kept, instead of the statistics of the batch.
     deterministic: draw nothing.
+    keeping: make the statistics of this very batch the averages that are kept.
     """
 
     running: bool
     deterministic: bool
+    keeping: bool = False
 
 
 def offered(module: Any, mode: Mode, step: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -80,6 +84,8 @@ def enforced(
     """
     attributes = {}
     wanted = {"use_running_average": mode.running, "deterministic": mode.deterministic}
+    if mode.keeping and hasattr(module, "use_running_average"):
+        attributes["momentum"] = 0.0  # of what was kept before
     for flag, value in wanted.items():
         if not hasattr(module, flag):
             continue

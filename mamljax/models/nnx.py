@@ -40,6 +40,11 @@ def from_nnx(
         )
     checks.is_function("build", build, "(nnx.Rngs) -> nnx.Module")
     modes.check_norm(norm)
+    if norm == "support":
+        raise ArgumentError(
+            "norm='support' is for Linen modules (from_linen), not for NNX yet; for predictions "
+            "that do not depend on each other take a layer norm."
+        )
     module = build(nnx.Rngs(0))
     if not isinstance(module, nnx.Module):
         raise ArgumentError(

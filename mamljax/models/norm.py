@@ -10,6 +10,22 @@ from mamljax import checks
 
 NORMS = ("none", "batch", "layer")
 
+CHOICES = (*NORMS, "support")
+"""The norms of a network; ``support`` is ``batch`` whose predictions go by the support set."""
+
+KEPT = "support_statistics"
+"""The collection in which `Norm` keeps the statistics of a support set."""
+
+
+def layer_and_model(norm: str) -> tuple[str, str]:
+    """One of `CHOICES` as the kind of each `Norm` and the norm of `from_linen`.
+
+    Raises:
+      ArgumentError: for an unknown name.
+    """
+    checks.one_of("norm", norm, CHOICES)
+    return ("batch", "support") if norm == "support" else (norm, "batch")
+
 
 def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """Mean and variance over some axes, which keep the length 1."""
@@ -41,7 +57,8 @@ class Norm(nn.Module):
     Attributes:
       kind: ``batch`` takes the statistics of the current batch, per channel, in training and at
         test, for the support and the query set separately, as the MAML authors do (transductive:
-        a prediction depends on the batch it is made in; there are no running averages).
+        a prediction depends on the batch it is made in; there are no running averages). Under
+        ``from_linen(..., norm="support")`` predictions have the statistics of the support set.
         ``layer`` takes them over all features of one example. ``none`` changes nothing.
       scale: learn a factor per channel (gamma), from 1.
       offset: learn a shift per channel (beta), from 0.
@@ -73,7 +90,7 @@ class Norm(nn.Module):
         if self.kind == "none":
             return pool(x)
         axes = tuple(range(1, x.ndim)) if self.kind == "layer" else tuple(range(x.ndim - 1))
-        mean, variance = moments(x, axes)
+        mean, variance = self._statistics(x, axes)
         channel = (1,) * (x.ndim - 1) + x.shape[-1:]
         scale = self._parameter("scale", nn.initializers.ones, x, step) if self.scale else None
         x = (x if self.scale else pool(x)) - mean
@@ -83,6 +100,17 @@ class Norm(nn.Module):
         if self.offset:
             x = x + self._parameter("offset", nn.initializers.zeros, x, step).reshape(channel)
         return pool(x) if self.scale else x
+
+    def _statistics(self, x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+        """Mean and variance: those of `x`, or of the support set where these were kept."""
+        if self.kind == "batch" and self.has_variable(KEPT, "mean"):
+            return self.get_variable(KEPT, "mean"), self.get_variable(KEPT, "variance")
+        mean, variance = moments(x, axes)
+        asked = self.is_mutable_collection(KEPT) and not self.is_initializing()
+        if self.kind == "batch" and asked:
+            self.put_variable(KEPT, "mean", mean)
+            self.put_variable(KEPT, "variance", variance)
+        return mean, variance
 
     def _parameter(self, name: str, init: Callable, x: jax.Array, step: jax.Array | int):
         if self.steps is None:

@@ -1,7 +1,9 @@
 """Parameters as plain named arrays: to a file, and from networks that others have trained."""
 
+import json
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import numpy as np
 
 from mamljax.checks import ArgumentError
 from mamljax.types import Params
+
+_DESCRIPTION = "description.json"
 
 _PUBLISHED = {
     "kernel": re.compile(r"(?:^|/)conv(\d+)(?::0)?$"),
@@ -114,8 +118,13 @@ def _from_published(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {name: array for name, array in named.items() if array is not None}
 
 
-def save(path: Path, params: Params) -> None:
+def save(path: Path, params: Params, description: Mapping[str, Any] | None = None) -> None:
     """Write parameters as ``.npz``, see `to_arrays`; nothing is written if they are refused.
+
+    Args:
+      path: of the file.
+      params: to be written.
+      description: what JSON can hold, kept in the file beside the arrays, see `description_of`.
 
     Raises:
       ArgumentError: for another kind of file, or parameters that no file can hold.
@@ -129,6 +138,24 @@ def save(path: Path, params: Params) -> None:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
+        if description is not None:
+            archive.writestr(_DESCRIPTION, json.dumps(description, indent=1))
+
+
+def description_of(path: Path) -> dict[str, Any] | None:
+    """Return the description that `save` put into a file; None for a file that has none.
+
+    Raises:
+      ArgumentError: for a file that is no ``.npz``, or is broken.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if _DESCRIPTION not in archive.namelist():
+                return None
+            found = json.loads(archive.read(_DESCRIPTION))
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ArgumentError(f"{path} cannot be read as an .npz file: {error}.") from error
+    return found if isinstance(found, dict) else None
 
 
 def load(path: Path, like: Params, *, partial: bool = False) -> Params:
@@ -145,7 +172,7 @@ def read(path: Path) -> dict[str, Any]:
     path = Path(path)
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+            return {name: arrays[name] for name in arrays.files if name != _DESCRIPTION}
     if path.suffix == ".safetensors":
         try:
             from safetensors.flax import load_file

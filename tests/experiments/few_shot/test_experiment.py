@@ -13,7 +13,7 @@ from PIL import Image
 from configs import cifar_fs, miniimagenet, omniglot
 from configs.base import few_shot
 from experiments.few_shot import experiment, methods
-from mamljax import Batch, data, models
+from mamljax import Batch, data, models, recipes
 from mamljax.checks import ArgumentError
 from mamljax.data import DataError
 from mamljax.models import weights
@@ -55,15 +55,15 @@ def config(folder, monkeypatch):
 
 
 def weights_of(workdir):
-    with np.load(workdir / "weights.npz") as arrays:
-        return dict(arrays)
+    with np.load(workdir / "model.npz") as arrays:
+        return {name: arrays[name] for name in arrays.files if "description" not in name}
 
 
 LIKE_OTHERS = ("prototypical", "siamese", "mann", "memory", "fomaml", "context", "lstm")
 """Methods that go the same way as others here; the contract suite has them all."""
 EVERY_METHOD = [
     pytest.param(method, marks=[pytest.mark.slow] if method in LIKE_OTHERS else [])
-    for method in methods.METHODS
+    for method in recipes.METHODS
 ]
 
 
@@ -126,7 +126,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(config, tmp_path):
 
 def test_weights_are_evaluated_without_training(config, tmp_path):
     first = experiment.run(config, tmp_path / "first")
-    config.weights.test = str(tmp_path / "first" / "weights.npz")
+    config.weights.test = str(tmp_path / "first" / "model.npz")
     again = experiment.run(config, tmp_path / "again")
     assert again["results"] == first["results"]
     assert again["train"] == {"maml": {"imported": config.weights.test}}

@@ -92,7 +92,7 @@ def test_a_finished_run_is_published_and_no_longer_unfinished(places):
     work.pack(ROW, 0, places)
     workdir = places.workdir(ROW, 0)
     (workdir / "figures").mkdir()
-    for name in ("figures/training.png", "figures/other.png", "weights.npz"):
+    for name in ("figures/training.png", "figures/other.png", "model.npz"):
         (workdir / name).write_bytes(name.encode())
     (workdir / "report.json").write_text(json.dumps({"results": []}))
     work.publish(ROW, 0, places)

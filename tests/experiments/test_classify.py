@@ -1,0 +1,169 @@
+"""Own folder -> training -> new classes -> predictions -> export: the same probabilities."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import omniglot
+from experiments import classify
+from experiments.few_shot import experiment
+from mamljax import load_model, photos
+
+SIDE = 12
+NEW = ("apple", "pear", "plum")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Photos of one pattern per class under noise, and a run that was trained on other classes."""
+    root, rng = tmp_path_factory.mktemp("own"), np.random.default_rng(0)
+
+    def write(folder, pattern, numbers):
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in numbers:
+            pixels = pattern + rng.integers(0, 55, pattern.shape)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+
+    def pattern():
+        return rng.integers(0, 200, (SIDE, SIDE, 3))
+
+    for split, classes in (("train", 8), ("test", 4)):
+        for label in range(classes):
+            write(root / "images" / split / f"class{label}", pattern(), range(6))
+    for name in NEW:
+        of_class = pattern()
+        write(root / "support" / name, of_class, range(2))
+        write(root / "new", of_class, [f"{name}-{i}" for i in range(2)])
+    for name in ("cherry", "fig"):
+        write(root / "more" / name, pattern(), range(3))
+
+    config = omniglot.get_config("5way1shot_dense")
+    config.data.update(source="folder", scheme="", dir=str(root / "images"))
+    config.data.update(image_size=(SIDE, SIDE), cache=str(root / "cache"), rotate=False)
+    config.task.update(ways=3, shots=2)
+    config.train.update(num_iterations=150, meta_batch=4, queries=2, inner_lr=0.5)
+    config.log.update(every=50, checkpoint_every=150)
+    config.evaluate.update(num_tasks=10, num_inner_steps=2, inner_lr=0.5, queries=(2,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "largest_task_mesh", lambda num_tasks: None)
+        patch.setattr(experiment, "training_mesh", lambda meta_batch: None)
+        experiment.run(config, root / "run")
+    return root
+
+
+@pytest.fixture
+def call(place, capsys, monkeypatch):
+    """Run a command in the folder of photos and run; returns what it prints."""
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(classify, "keep_compiled_programs", lambda: None)
+
+    def run(*words):
+        classify.main(words)
+        return capsys.readouterr()
+
+    return run
+
+
+def labels(found):
+    return {row["photo"].split("/")[-1]: row["label"] for row in found}
+
+
+def probabilities(found):
+    return np.array([[*row["probabilities"].values()] for row in found])
+
+
+RIGHT = {f"{name}-{number}.png": name for name in NEW for number in range(2)}
+
+
+def test_from_training_to_predictions_to_export_with_the_same_probabilities(place, call):
+    support = ["--support=support", "--norm=support"]
+    told = call("predict", "run/model.npz", "new", *support, "--json")
+    found = json.loads(told.out)
+    assert labels(found) == RIGHT
+    assert told.err == ""
+    expected = probabilities(found)
+    np.testing.assert_allclose(expected.sum(1), 1, rtol=1e-5)
+
+    call("adapt", "run", *support, "--output=kept/adapted")
+    again = json.loads(call("predict", "kept/adapted.npz", "new", "--json").out)
+    np.testing.assert_allclose(probabilities(again), expected, rtol=1e-5, atol=1e-7)
+    one = json.loads(call("predict", "kept/adapted.npz", "new/pear-1.png", "--json").out)
+    np.testing.assert_allclose(probabilities(one)[0], expected[3], rtol=1e-5, atol=1e-7)
+
+    call("export", "kept/adapted.npz")
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, *sorted(map(str, (place / "new").iterdir()))],
+        cwd=place / "kept", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    np.testing.assert_allclose(json.loads(elsewhere.stdout), expected, rtol=1e-4, atol=1e-6)
+
+
+ELSEWHERE = """
+import json, sys, numpy as np
+from jax import export
+from PIL import Image
+predict = export.deserialize(bytearray(open("adapted.stablehlo", "rb").read())).call
+told = json.load(open("adapted.json"))
+assert told["classes"] == ["apple", "pear", "plum"] and not told["invert"]
+images = np.stack([np.asarray(Image.open(name)) for name in sys.argv[1:]])
+print(json.dumps(predict((images / 255).astype("float32")).tolist()))
+assert "mamljax" not in sys.modules and "flax" not in sys.modules
+"""
+
+
+def test_statistics_of_the_batch_are_warned_of(call):
+    told = call("predict", "run/model.npz", "new", "--support=support", "--json")
+    assert labels(json.loads(told.out)) == RIGHT
+    assert "depends on its neighbours" in told.err
+    assert "--norm=support" in told.err
+
+
+def test_other_ways_and_shots_than_in_training(call):
+    found = call("predict", "run", "--support=more", "--norm=support", "more/fig", "--csv").out
+    rows = [*csv.DictReader(io.StringIO(found))]
+    assert [row["class"] for row in rows] == ["fig"] * 3
+    assert [*rows[0]] == ["photo", "class", "probability", "cherry", "fig"]
+    assert float(rows[0]["fig"]) == pytest.approx(float(rows[0]["probability"]))
+
+
+def test_the_table_names_photo_class_and_probability(call):
+    words = ["run", "--support=support", "--norm=support", "new/plum-0.png"]
+    table = call("predict", *words).out
+    assert {"photo", "class", "probability", "plum", "new/plum-0.png"} <= {*table.split()}
+
+
+def test_python_does_the_same(place, call):
+    words = ("run/model.npz", "new", "--support=support", "--norm=support", "--json")
+    expected = json.loads(call("predict", *words).out)
+    model = load_model(place / "run", norm="support")
+    assert model.about["classes"] == [f"class{i}" for i in range(8)]
+    classifier = photos.adapt(model, place / "support")
+    found = photos.predict(classifier, photos.found([place / "new"]))
+    np.testing.assert_allclose(
+        [[*row.probabilities.values()] for row in found], probabilities(expected), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["predict", "run", "new"], "knows no classes yet: give --support"),
+        (["predict", "nowhere.npz", "new"], "there is no file nowhere.npz"),
+        (["predict", "run", "new", "--support=new"], "must hold images alone, at CLASS/IMAGE"),
+        (["predict", "run", "x.png", "y.png", "--support=support"], "no file x.png.*y.png"),
+        (["predict", "run", "new", "--support=support", "--norm=layer"], "norm must be that of"),
+        (["adapt", "run", "--support=images/none", "--output=a"], "no folder images/none"),
+        (["export", "run/model.npz"], "is a model, not a classifier"),
+        (["predict", "run/tasks.npz", "new"], "without a description"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_told_in_a_line(call, words, message):
+    with pytest.raises(SystemExit, match=f"error: .*{message}"):
+        call(*words)
