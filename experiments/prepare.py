@@ -1,6 +1,6 @@
 """Prepare an image set, so that training starts at once, and tell what is in it.
 
-python -m experiments.prepare omniglot --dir=data/omniglot
+mamljax data omniglot --dir=data/omniglot
 """
 
 import argparse
@@ -8,18 +8,18 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table
 
 from mamljax import data
 from mamljax.data.loading import SOURCES
 from mamljax.data.splits import SPLITS
-from mamljax.running import report
 
 
 def main(words: Sequence[str]) -> None:
     """Prepare every split, and print a row for each."""
     parser = argparse.ArgumentParser(
-        prog="data", description="Prepare an image set, so that training starts at once."
+        prog="mamljax data", description="Prepare an image set, so that training starts at once."
     )
     parser.add_argument("source", choices=[*SOURCES, "folder"], help="of the images")
     parser.add_argument("--dir", help="where its files are; glyphs need none")
@@ -50,7 +50,7 @@ def main(words: Sequence[str]) -> None:
         shape = " x ".join(map(str, found.images.shape[2:]))
         each = f"{counts.min()} to {counts.max()}" if np.ptp(counts) else f"{counts[0]}"
         table.add_row(split, f"{len(found.names):,}", f"{counts.sum():,}", shape, each)
-    report.console().print(table)
+    Console().print(table)
 
 
 def _schemes() -> str:
