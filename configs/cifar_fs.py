@@ -6,8 +6,12 @@
 DIRECTORY holds CIFAR-100, as its python archive or as folders of PNG files. FC100 are other splits
 of the same images: --config.data.source=fc100
 
-Variants, given after a colon: 5way1shot, 5way5shot, and 5way1shot_fomaml and so on, as in
-configs/miniimagenet.py.
+Variants, given after a colon:
+    5way1shot, 5way5shot          MAML, 60,000 iterations
+    5way1shot_fomaml, ...         first-order MAML
+    5way1shot_pretrained, ...     fine-tuning and nearest neighbours
+    5way1shot_prototypical, ...   also matching, siamese, mann, memory, statistician, lstm, context,
+                                  dense
 
 Expected accuracy after 60,000 iterations, as Bertinetto et al. report for MAML: 58.9 and 71.5
 percent. It has not been measured with this code.

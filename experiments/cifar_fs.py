@@ -1,6 +1,6 @@
 """Few-shot CIFAR-FS and FC100 (Bertinetto et al. 2019, Oreshkin et al. 2018).
 
-    python -m experiments.cifar_fs --config=configs/cifar_fs.py:5way1shot --workdir=runs/cifar_fs
+    mamljax train cifar_fs:5way1shot --config.data.dir=data/cifar100
 
 As `experiments.omniglot`, on these images.
 """

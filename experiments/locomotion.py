@@ -1,7 +1,6 @@
 """Half-cheetah and ant (Finn et al. 2017, section 5.3, figure 5, and appendix C.2).
 
-    python -m experiments.locomotion --config=configs/locomotion.py:cheetah_direction \\
-        --workdir=runs/cheetah_direction
+    mamljax train locomotion:cheetah_direction
 
 Trains MAML and the baselines by trust regions in Brax, keeps the iterate with the best return on
 validation tasks, tests all on the same 40 tasks, and writes report.json, report.md, metrics.jsonl,

@@ -1,6 +1,6 @@
 """Few-shot miniImagenet (Finn et al. 2017, section 5.2, table 1).
 
-    python -m experiments.miniimagenet --config=configs/miniimagenet.py --workdir=runs/mini
+    mamljax train miniimagenet:5way1shot --config.data.dir=data/miniimagenet
 
 As `experiments.omniglot`, on these images.
 """

@@ -1,6 +1,6 @@
 """Two-dimensional navigation (Finn et al. 2017, section 5.3, figure 4, and appendix C.2).
 
-    python -m experiments.navigation --config=configs/navigation.py --workdir=runs/navigation
+    mamljax train navigation
 
 Trains MAML and the baselines by trust regions, keeps the iterate with the best return on
 validation tasks, tests all on the same 40 tasks, and writes report.json, report.md, metrics.jsonl,

@@ -1,6 +1,6 @@
 """Few-shot Omniglot characters (Finn et al. 2017, section 5.2, table 1).
 
-    python -m experiments.omniglot --config=configs/omniglot.py:5way1shot --workdir=runs/omniglot
+    mamljax train omniglot:5way1shot --config.data.dir=data/omniglot
 
 Trains, keeps the checkpoint with the best validation accuracy, tests it, and writes report.json,
 report.md, metrics.jsonl, TensorBoard events, checkpoints/ and figures/ into the work directory.

@@ -1,6 +1,6 @@
 """Prepare an image set, so that training starts at once, and tell and show what is in it.
 
-python -m experiments.prepare omniglot --dir=data/omniglot
+mamljax data omniglot --dir=data/omniglot
 """
 
 import argparse
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table
 
 from experiments.few_shot import enough, sheet, words
@@ -17,7 +18,6 @@ from mamljax import data
 from mamljax.data import ImageSet
 from mamljax.data.loading import SOURCES
 from mamljax.data.splits import SPLITS
-from mamljax.running import report
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -34,8 +34,7 @@ def main(arguments: Sequence[str]) -> None:
             without.append(split)
         except ValueError as error:
             _refuse(error)
-    console = report.console()
-    console.print(_table(given.source, found))
+    Console().print(_table(given.source, found))
     for split in without:
         print(f"There are no {split} classes: training tests its last checkpoint, not its best.")
     per_class = given.shots + given.queries

@@ -1,8 +1,8 @@
 """Reproduce the paper: train what is missing, publish what is done, tell how every row stands.
 
-    python -m experiments.reproduce --status
-    python -m experiments.reproduce --data=data --hours=2.5 --nice=19
-    python -m experiments.reproduce --only=omniglot --verify
+    mamljax reproduce --status
+    mamljax reproduce --data=data --hours=2.5 --nice=19
+    mamljax reproduce --only=omniglot --verify
 
 The rows are in configs/paper.py, in the order in which they are trained. Kill it at any time: the
 same command goes on where it stopped. The report, figures and weights of a finished row go to

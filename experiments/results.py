@@ -357,8 +357,8 @@ TABLES: dict[str, Callable[[Record], Table]] = {
 
 
 def main() -> None:
-    """Rewrite the pages."""
-    for page in PAGES:
+    """Rewrite the pages; outside of a checkout there are none."""
+    for page in filter(Path.is_file, PAGES):
         files.write_text(page, rendered(page.read_text(encoding="utf-8")))
 
 

@@ -1,6 +1,6 @@
 """Few-shot sinusoid regression (Finn et al. 2017, section 5.1 and table 2).
 
-    python -m experiments.sinusoid --config=configs/sinusoid.py --workdir=runs/sinusoid
+    mamljax train sinusoid
 
 Trains MAML and the baselines, evaluates them on the same test tasks, and writes report.json,
 report.md, metrics.jsonl, TensorBoard events, checkpoints/ and figures/ into the work directory.

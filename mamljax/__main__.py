@@ -11,16 +11,23 @@
     mamljax benchmark omniglot                        speed beside other libraries
     mamljax reproduce --status                        the paper's rows: train, verify, tell
 
-`mamljax COMMAND --help` says more; `mamljax train EXPERIMENT --help` lists every config value.
+`mamljax COMMAND --help` says more; `mamljax train --help` lists experiments and their variants,
+`mamljax train EXPERIMENT --help` every config value. `mamljax --version` tells the versions.
 """
 
+import ast
 import difflib
+import importlib.metadata
 import os
+import platform
 import runpy
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
+
+from mamljax.version import __version__
 
 HERE = Path(__file__).parent
 HOME = HERE / "bundled" if (HERE / "bundled").is_dir() else HERE.parent
@@ -33,8 +40,16 @@ def main() -> None:
     if not words or words[0] in ("--help", "-h", "help"):
         print(__doc__)
         return
+    if words[0] == "--version":
+        jax = importlib.metadata.version("jax")
+        print(f"mamljax {__version__}, jax {jax}, Python {platform.python_version()}")
+        return
     command = _one_of("command", words[0], COMMANDS)
-    COMMANDS[command](words[1:])
+    try:
+        COMMANDS[command](words[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def train(words: Sequence[str]) -> None:
@@ -130,12 +145,18 @@ def _experiment(command: str, words: Sequence[str]) -> tuple[str, str, list[str]
     if not words or words[0].startswith("-"):
         print(f"usage: mamljax {command} EXPERIMENT[:VARIANT] ...\n")
         for name in names:
-            said = (HOME / "configs" / f"{name}.py").read_text(encoding="utf-8")
-            print(f"    {name:14}{said.splitlines()[0].strip(chr(34))}")
-        print(f"\nVariants are named at the top of the files in {_shown(HOME / 'configs')}.")
+            print(_described(name))
         raise SystemExit(0 if _gives(words, "--help") or "-h" in words else 2)
     name, _, variant = words[0].partition(":")
     return _one_of("experiment", name, names), variant, list(words[1:])
+
+
+def _described(experiment: str) -> str:
+    """What a config file says at its top: of what it is, and which variants there are."""
+    tree = ast.parse((HOME / "configs" / f"{experiment}.py").read_text(encoding="utf-8"))
+    title, *paragraphs = (ast.get_docstring(tree) or "").split("\n\n")
+    variants = next((part for part in paragraphs if part.startswith("Variants")), "")
+    return f"    {experiment:14}{title}\n{textwrap.indent(variants, ' ' * 8)}\n"
 
 
 def _config(experiment: str) -> str:
@@ -152,9 +173,11 @@ def _gives(words: Sequence[str], flag: str) -> bool:
 
 
 def _run(module: str, arguments: Sequence[str]) -> None:
-    """Run a module of the experiments as ``python -m`` would."""
+    """Run a module of the experiments as ``python -m`` would, from any folder."""
     sys.path.insert(0, str(HOME))
-    sys.argv[1:] = arguments
+    paths = (str(HOME), os.environ.get("PYTHONPATH"))  # for those that it starts
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    sys.argv[1:] = ["--help" if word == "-h" else word for word in arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

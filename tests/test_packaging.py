@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from mamljax.__main__ import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -109,22 +111,59 @@ def test_what_lacks_is_told_by_name(code, package):
     assert f"which is not installed: pip install {package}" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.slow
-def test_source_and_wheel_build_and_the_demo_runs_where_nothing_else_is_installed(tmp_path, small):
-    def run(*command, cwd=tmp_path):
-        done = subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+def run(*command, cwd):
+    done = subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The folder of the commands of an environment that has the wheel, and nothing else."""
+    tmp_path = tmp_path_factory.mktemp("installed")
     tools, empty = tmp_path / "tools" / "bin", tmp_path / "empty" / "bin"
     for place in (tools, empty):
-        run(sys.executable, "-m", "venv", place.parent)
-    run(tools / "pip", "install", "--quiet", "build")
-    run(tools / "python", "-m", "build", "--outdir", tmp_path / "dist", ROOT)
+        run(sys.executable, "-m", "venv", place.parent, cwd=tmp_path)
+    run(tools / "pip", "install", "--quiet", "build", cwd=tmp_path)
+    run(tools / "python", "-m", "build", "--outdir", tmp_path / "dist", ROOT, cwd=tmp_path)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     assert len(list((tmp_path / "dist").glob("*.tar.gz"))) == 1  # the wheel is made from it
-    run(empty / "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", wheel)
-    run(empty / "mamljax", "train", "sinusoid:quick", *small)
+    install = [empty / "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", wheel]
+    run(*install, cwd=tmp_path)
+    assert "py.typed" in run(empty / "python", "-m", "zipfile", "-l", wheel, cwd=tmp_path)
+    return empty
+
+
+@pytest.mark.slow
+def test_every_command_of_the_wheel_runs_in_an_empty_folder(installed, tmp_path, small):
+    command = installed / "mamljax"
+
+    def mamljax(*words):
+        return run(command, *words, cwd=tmp_path)
+
+    called = set()
+    for words, said in {
+        ("--version",): "mamljax ",
+        ("train", "sinusoid", "--help"): "--config.train.inner_lr=0.001",
+        ("train", "sinusoid:quick", *small): "runs/sinusoid-quick",
+        ("report", "runs/sinusoid-quick"): "5-shot",
+        ("data", "glyphs", "--cache=cache"): "28 x 28 x 1",
+        ("benchmark", "sinusoid", "--seconds=0.01", "--repeats=1"): "mamljax is faster",
+        ("reproduce", "--status"): "not begun",
+    }.items():
+        assert said in " ".join(mamljax(*words).split()), words
+        called.add(words[0])
     report = json.loads((tmp_path / "runs" / "sinusoid-quick" / "report.json").read_text())
     assert report["train"]["maml"]["iterations"] == 20
-    assert "py.typed" in run(empty / "python", "-m", "zipfile", "-l", wheel)
+    quick = [
+        "--config.train.num_iterations=2",
+        "--config.train.meta_batch=2",
+        "--config.data.cache=cache",
+    ]
+    quick += ["--config.evaluate.num_tasks=2", "--config.model.filters=2", "--workdir=runs/glyphs"]
+    mamljax("train", "omniglot:quick", *quick)
+    quick[-1] = "--workdir=runs/tested"
+    mamljax("evaluate", "omniglot:quick", "runs/glyphs/weights.npz", *quick)
+    # Those that are not run here have tests of their own; each has to tell of itself.
+    for name in COMMANDS.keys() - called:
+        assert mamljax(name, "--help").strip(), name

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from rich.console import Console
 from rich.table import Table
 
 from configs import locomotion as locomotion_config
@@ -25,7 +26,7 @@ from experiments.harness.main import set_up_cpu
 from experiments.meta_rl import experiment
 from mamljax import init_state, models, rl
 from mamljax.rl.sampler import experience
-from mamljax.running import files, report
+from mamljax.running import files
 from mamljax.running.provenance import provenance
 from mamljax.sharding import largest_task_mesh, over_tasks
 from mamljax.tasks import sample_tasks
@@ -148,7 +149,7 @@ def show(found: dict[str, Any]) -> None:
     table = Table("part", "seconds", title=found["experiment"])
     for part, value in found["seconds"].items():
         table.add_row(part, f"{value:.3f}")
-    console = report.console()
+    console = Console()
     console.print(table)
     for kind, rate in found["env_steps_per_second"].items():
         console.print(f"environment steps/s, {kind}: {rate:,.0f}")

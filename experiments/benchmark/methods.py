@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from rich.console import Console
 
 from configs import methods as methods_config
 from experiments.benchmark import methods_figures
@@ -33,7 +34,7 @@ from mamljax import (
 )
 from mamljax.evaluate import Scores
 from mamljax.meta import annealed_step, init_state, meta_step
-from mamljax.running import files, report
+from mamljax.running import files
 from mamljax.running.progress import progress
 from mamljax.running.provenance import provenance
 from mamljax.sharding import largest_task_mesh
@@ -348,6 +349,6 @@ def compare_all(config: Config, output: Path, **options: Any) -> dict[str, Any]:
             update(len(done), row["method"])
     own["results"] = [done[name] for name in methods]
     rows = [row for problem in found.values() for row in problem["results"]]
-    methods_figures.draw(output.with_suffix(".png"), rows, list(LEARNERS))
-    report.console().print(methods_figures.table(rows), markup=False)
+    methods_figures.draw(output.with_suffix(".png"), rows)
+    Console().print(methods_figures.table(rows), markup=False)
     return found

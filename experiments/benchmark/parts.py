@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from experiments.benchmark.measure import matmul_gflops
-from mamljax.running import files, report
+from mamljax.running import files
 from mamljax.running.progress import progress
 from mamljax.running.provenance import provenance
 
@@ -44,7 +45,7 @@ def run(name: str, output: Path, parts: Parts) -> dict[str, Any]:
 
 def show(done: Mapping[str, Any]) -> None:
     """Print every part as a table."""
-    console = report.console()
+    console = Console()
     for name, part in done.items():
         rows = part if isinstance(part, list) else [part]
         table = Table(*rows[0], title=name)

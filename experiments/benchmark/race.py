@@ -2,7 +2,7 @@
 
 Contestants must first agree on the meta-loss and the meta-gradient, then they take turns. Peers
 whose library is not installed are skipped (``pip install -e .[bench]`` installs PyTorch). The JSON
-holds every measurement; a bar chart of the same name lies next to it.
+holds every measurement; a chart of the same name lies next to it.
 """
 
 import importlib.metadata
@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from matplotlib.figure import Figure
-from rich.table import Table
+from rich.console import Console
 
 from experiments.benchmark.measure import Options, Suite, matmul_gflops, measure, require_same
 from experiments.benchmark.steps import SUITES
@@ -65,21 +64,24 @@ def show(found: dict[str, Any]) -> None:
         "GFLOP/s",
         "compile s",
     )
-    table = Table(*columns, "mamljax is faster by (round by round)", title=found["experiment"])
+    cells = []
     for row in found["results"]:
         rate, ratio = row["iterations_per_second"], row["reference_is_times_faster"]
         pairs = ratio["pairwise"]
-        table.add_row(
-            row["name"],
-            row["variant"] + (" *" if row["best_variant"] else ""),
-            f"{rate['median']:,.4g} ({rate['min']:,.4g} to {rate['max']:,.4g})",
-            f"{row['tasks_per_second']:,.0f}",
-            f"{row['gflops']:,.1f}" if row["gflops"] else "",
-            f"{row['compile_seconds']:.2f}",
-            f"{ratio['of_medians']:.3g}x ({pairs['min']:.3g} to {pairs['max']:.3g})",
+        cells.append(
+            [
+                row["name"],
+                row["variant"] + (" *" if row["best_variant"] else ""),
+                f"{rate['median']:,.4g} ({rate['min']:,.4g} to {rate['max']:,.4g})",
+                f"{row['tasks_per_second']:,.0f}",
+                f"{row['gflops']:,.1f}" if row["gflops"] else "",
+                f"{row['compile_seconds']:.2f}",
+                f"{ratio['of_medians']:.3g}x ({pairs['min']:.3g} to {pairs['max']:.3g})",
+            ]
         )
-    console = report.console()
-    console.print(table)
+    header = [*columns, "mamljax is faster by (round by round)"]
+    report.show(report.Table(header, cells, ""), title=found["experiment"])
+    console = Console()
     peak = max(found["matmul_gflops"].values())
     console.print(f"One large matrix product per core: {peak:,.0f} GFLOP/s.")
     for line in found["skipped"]:
@@ -87,22 +89,22 @@ def show(found: dict[str, Any]) -> None:
 
 
 def draw(path: Path, found: dict[str, Any]) -> None:
-    """A bar per contestant, at its best variant, with the range over the rounds."""
+    """A dot per contestant, at its best variant, with the range over the rounds."""
     rows = [row for row in reversed(found["results"]) if row["best_variant"]]
     rates = [row["iterations_per_second"] for row in rows]
-    medians = np.array([rate["median"] for rate in rates])
-    spread = [medians - [r["min"] for r in rates], [r["max"] for r in rates] - medians]
     figure = Figure(figsize=(7.5, 1.2 + 0.6 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    colors = ["tab:gray"] * (len(rows) - 1) + ["tab:blue"]
-    names = [f"{row['name']}\n{row['variant']}" for row in rows]
-    axes.barh(names, medians, xerr=spread, color=colors, capsize=3)
     for index, (row, rate) in enumerate(zip(rows, rates, strict=True)):
+        plots.dot(axes, rate["median"], index, (rate["min"], rate["max"]), row["name"])
         times = row["reference_is_times_faster"]["of_medians"]
         text = f"  {rate['median']:,.4g}" + (f"  (1/{times:.3g})" if times != 1 else "")
         axes.text(rate["max"], index, text, va="center")
+    names = [f"{row['name']}\n{row['variant']}" for row in rows]
+    axes.set_yticks(range(len(rows)), names)
     axes.set_xscale("log")
-    axes.set_xlim(min(medians) / 4, max(rate["max"] for rate in rates) * 5)
-    axes.set(xlabel="meta-iterations per second (log scale)", title=found["experiment"])
+    axes.set_xlim(min(r["min"] for r in rates) / 2, max(r["max"] for r in rates) * 5)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set(xlabel="meta-iterations per second; bar: smallest to largest round")
+    axes.set_title(found["experiment"])
     axes.grid(axis="x", alpha=0.3)
     plots.save(figure, path)

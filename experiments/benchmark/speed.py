@@ -13,9 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
-from rich.table import Table
 
 from experiments.benchmark.measure import Options
 from mamljax.running import files, plots, report
@@ -51,7 +49,7 @@ def run(output: Path, options: Options) -> dict[str, Any]:
 def race(name: str, found: dict[str, Any]) -> dict[str, Any]:
     """One row: mamljax, and how many times faster than each peer at its best variant."""
     ours, *others = (row for row in found["results"] if row["best_variant"])
-    peers = {row["name"]: row["reference_is_times_faster"]["of_medians"] for row in others}
+    faster = {row["name"]: row["reference_is_times_faster"] for row in others}
     peak = max(found["matmul_gflops"].values())
     return {
         "name": name,
@@ -62,7 +60,11 @@ def race(name: str, found: dict[str, Any]) -> dict[str, Any]:
         "temporary_megabytes": ours["temporary_megabytes"],
         "share_of_peak": ours["gflops"] / peak,
         "peak_gflops": peak,
-        "times_faster": peers,
+        "times_faster": {name: times["of_medians"] for name, times in faster.items()},
+        "rounds_faster": {
+            name: [times["pairwise"]["min"], times["pairwise"]["max"]]
+            for name, times in faster.items()
+        },
         "device": found["device"],
     }
 
@@ -76,22 +78,23 @@ def breakdown(name: str, found: dict[str, Any]) -> dict[str, Any]:
 def draw(path: Path, races: Sequence[dict[str, Any]]) -> None:
     """Draw how many times faster mamljax is than each peer, race by race."""
     names = list(dict.fromkeys(name for row in races for name in row["times_faster"]))
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    figure = Figure(figsize=(7.5, 1.4 + 0.9 * len(races)), layout="constrained")
     axes = figure.subplots()
-    width = 0.8 / max(len(names), 1)
-    for index, name in enumerate(names):
-        times = [row["times_faster"].get(name, np.nan) for row in races]
-        at = np.arange(len(races)) + (index - (len(names) - 1) / 2) * width
-        axes.bar(at, times, width, label=name)
-        for x, y in zip(at, times, strict=True):
-            if np.isfinite(y):
-                axes.annotate(f"{y:.2g}x", (x, y), ha="center", va="bottom", fontsize=7)
-    axes.axhline(1, color="black", linewidth=0.8)
-    axes.set_yscale("log")
-    axes.set_xticks(range(len(races)), [row["name"].replace("_", "\n") for row in races])
-    axes.set(ylabel="mamljax is faster by (log scale)")
-    if names:
-        figure.legend(loc="outside lower center", ncols=len(names))
+    for place, row in enumerate(reversed(races)):
+        axes.axhline(place + 0.5, color="lightgray", linewidth=0.8)
+        for name, times in row["times_faster"].items():
+            at = place + 0.22 * ((len(names) - 1) / 2 - names.index(name))
+            plots.dot(axes, times, at, row["rounds_faster"][name], name)
+            axes.text(row["rounds_faster"][name][1], at, f"  {times:.2g}x", va="center", fontsize=9)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_xlim(0.8, 2 * max(x[1] for row in races for x in row["rounds_faster"].values()))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_yticks(range(len(races)), [row["name"].replace("_", "\n") for row in reversed(races)])
+    axes.set(xlabel="mamljax is so many times faster; bar: smallest to largest round")
+    axes.grid(axis="x", alpha=0.3)
+    found = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(found.values(), found.keys(), loc="outside upper center", ncols=2)
     plots.save(figure, path)
 
 
@@ -99,9 +102,8 @@ def show(found: dict[str, Any]) -> None:
     """Print both tables."""
     peers = list(dict.fromkeys(name for row in found["races"] for name in row["times_faster"]))
     columns = ("race", "ms per meta-step", "tasks/s", "compile s", "MB", "of matmul peak")
-    table = Table(*columns, *(f"faster than {name}" for name in peers), title="Speed")
-    for row in found["races"]:
-        table.add_row(
+    cells = [
+        [
             row["name"],
             f"{row['milliseconds_per_iteration']:,.3g}",
             f"{row['tasks_per_second']:,.0f}",
@@ -109,16 +111,22 @@ def show(found: dict[str, Any]) -> None:
             f"{row['temporary_megabytes']:.1f}",
             f"{row['share_of_peak']:.0%}",
             *(f"{row['times_faster'][n]:.3g}x" if n in row["times_faster"] else "" for n in peers),
-        )
+        ]
+        for row in found["races"]
+    ]
+    header = [*columns, *(f"faster than {name}" for name in peers)]
+    report.show(report.Table(header, cells, "", 1), title="Speed")
     parts = list(found["breakdowns"][0]["seconds"])
-    where = Table("environment", *parts, "env steps/s", title="Seconds of a meta-iteration")
-    for row in found["breakdowns"]:
-        rate = row["env_steps_per_second"]["training"]
-        seconds = (f"{row['seconds'][part]:.3g}" for part in parts)
-        where.add_row(row["name"], *seconds, f"{rate:,.0f}")
-    console = report.console()
-    console.print(table)
-    console.print(where)
+    cells = [
+        [
+            row["name"],
+            *(f"{row['seconds'][part]:.3g}" for part in parts),
+            f"{row['env_steps_per_second']['training']:,.0f}",
+        ]
+        for row in found["breakdowns"]
+    ]
+    where = report.Table(["environment", *parts, "env steps/s"], cells, "", 1)
+    report.show(where, title="Seconds of a meta-iteration")
 
 
 def _path(output: Path, name: str) -> Path:

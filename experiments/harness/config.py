@@ -30,11 +30,18 @@ def check(config: ConfigDict) -> None:
         raise ArgumentError(f"--config.{name}={value!r}: {wrong}.")
 
 
-def listing(config_file: str) -> str:
-    """Return every value of a config file, its default and what it means: its comments.
+def listing(config: str) -> str:
+    """Return every value of a config, its default and what it means, and which variants there are.
 
-    These stand beside a value, or above it.
+    What a value means is its comment, beside or above it; variants stand at the top of the file.
+
+    Args:
+      config: a file, or a file and a variant with a colon between.
+
+    Raises:
+      ValueError: for a variant that there is not.
     """
+    config_file, _, variant = config.partition(":")
     defined = runpy.run_path(config_file)
     shared = [
         inspect.getsource(value)
@@ -43,9 +50,13 @@ def listing(config_file: str) -> str:
     ]
     with open(config_file, encoding="utf-8") as file:
         meanings = comments("\n".join([*shared, file.read()]))
-    lines = ["Config values, their defaults and what they mean:"]
+    said = inspect.cleandoc(defined["__doc__"]).split("\n\n")
+    lines = [line for part in said if part.startswith("Variants") for line in part.splitlines()]
+    which = f" of {variant}" if variant else ""
+    lines += ["", f"Config values{which}, their defaults and what they mean:"]
     section = ""
-    values = sorted(leaves(defined["get_config"]().to_dict()), key=lambda leaf: "." in leaf[0])
+    chosen = defined["get_config"](*filter(None, [variant]))
+    values = sorted(leaves(chosen.to_dict()), key=lambda leaf: "." in leaf[0])
     for name, value in values:
         parent = name.rpartition(".")[0]
         if parent != section:

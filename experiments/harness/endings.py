@@ -4,23 +4,22 @@ Each ends with a checkpoint, and with one line that says how to go on.
 """
 
 import contextlib
-import errno
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from typing import NoReturn
 
 from experiments.harness.config import Config, leaves
 from mamljax import processes
+from mamljax.running import files
 from mamljax.running.checkpoint import Checkpoints
 from mamljax.train import Call, Hook
 
 EXIT_STATUS = 128 + signal.SIGINT
 
 INTERRUPTED = "Stopped. The same command goes on from the last checkpoint."
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 LESS_MEMORY = (
     ("train.task_chunk", 1),
@@ -83,6 +82,14 @@ def stop_hook(
     return hook
 
 
+def at_once(message: str) -> NoReturn:
+    """End the process with an error: what else would write at its end to a full disk, cannot."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
 def explained(error: Exception, config: Config) -> str | None:
     """Return what to say of a full disk or of too little memory; None for other errors."""
     return _full_disk(error) or _out_of_memory(error, config)
@@ -90,8 +97,8 @@ def explained(error: Exception, config: Config) -> str | None:
 
 def _full_disk(error: Exception) -> str | None:
     codes = {getattr(cause, "errno", None) for cause in (error, error.__cause__)}
-    told = any(os.strerror(code) in str(error) for code in FULL)  # by libraries not in Python
-    if not told and not codes & set(FULL):
+    told = any(os.strerror(code) in str(error) for code in files.FULL)  # by libraries not in Python
+    if not told and not codes & set(files.FULL):
         return None
     notes = " ".join(getattr(error, "__notes__", []))
     return (

@@ -15,13 +15,29 @@ from experiments.harness.config import Config
 from mamljax.checks import ArgumentError
 from mamljax.train import NonFiniteError
 
+HOME = Path(__file__).parents[2]
+"""The folder of experiments and configs, in which a command need not have been started."""
+
 
 def main(run: Callable[[Config, Path], object], default_config: str) -> None:
-    """Parse ``--config`` and ``--workdir``, then call ``run(config, workdir)``."""
+    """Parse ``--config`` and ``--workdir``, then call ``run(config, workdir)``.
+
+    Args:
+      run: the experiment.
+      default_config: a file, from the folder that holds ``configs/``.
+    """
+    file = HOME / default_config
+    default_config = min(os.path.relpath(file), str(file), key=len)
     _define_flags(default_config)
     if any(word.startswith("--help") for word in sys.argv):
+        given = [word.partition("=")[2] for word in sys.argv if word.startswith("--config=")]
         program = sys.modules["__main__"]  # whose docstring --help prints
-        program.__doc__ = f"{program.__doc__ or ''}\n{config.listing(default_config)}"
+        try:
+            program.__doc__ = (
+                f"{program.__doc__ or ''}\n{config.listing(*given or [default_config])}"
+            )
+        except (OSError, ValueError) as error:
+            _refuse(str(error))
     app.run(lambda argv: _start(run, argv), flags_parser=_parse)
 
 
@@ -97,7 +113,7 @@ def _start(run: Callable[[Config, Path], object], argv: Sequence[str]) -> None:
             raise SystemExit(f"error: {error}") from None
         except (OSError, RuntimeError, ValueError) as error:
             if said := endings.explained(error, given):
-                raise SystemExit(f"error: {said}") from None
+                endings.at_once(said)
             raise
         except KeyboardInterrupt as stop:
             print(str(stop) or endings.INTERRUPTED, file=sys.stderr)
@@ -109,6 +125,8 @@ def _parse(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except (AttributeError, KeyError) as error:
         _refuse(_unknown_field(error))
+    except BrokenPipeError:  # whoever reads --help has seen enough
+        raise
     except (flags.Error, OSError, TypeError, ValueError) as error:
         # An error inside a config file comes with its traceback; its last line says what is wrong.
         _refuse(str(error).strip().splitlines()[-1].removeprefix("ValueError: "))

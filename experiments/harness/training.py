@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from experiments.harness import endings
 from experiments.harness.config import Config
 from mamljax import processes
+from mamljax.checks import ArgumentError
 from mamljax.evaluate import Scores
 from mamljax.meta import init_state, meta_step
 from mamljax.running.checkpoint import Checkpoints, checkpoint_hook
@@ -110,6 +111,7 @@ def train(what: Training, key: jax.Array, log: Config, workdir: Path) -> Run:
 
     Raises:
       Interrupted: after a checkpoint, when asked to stop.
+      ArgumentError: if it has been trained for longer than it should be.
     """
     init_key, fit_key = jax.random.split(key)
     checkpoints = Checkpoints(workdir / "checkpoints" / what.name, config=what.depends_on)
@@ -117,6 +119,12 @@ def train(what: Training, key: jax.Array, log: Config, workdir: Path) -> Run:
     state = checkpoints.restore(state) or state
     tally = Tally(checkpoints.totals(int(state.step)), what.totals)
     done = int(state.step)
+    if done > what.num_iterations:  # its report would tell of a training that it has not had
+        raise ArgumentError(
+            f"{what.name} in {workdir} has been trained for {done:,} iterations, and the config "
+            f"asks for {what.num_iterations:,}. Give another --workdir for a shorter run, or "
+            f"--config.train.num_iterations={done} or more to go on with this one."
+        )
     with (
         endings.noticed() as asked_to_stop,
         MetricLogger(workdir, what.name, resume_step=done) as logger,

@@ -13,12 +13,12 @@ ROOT = Path(__file__).parents[2]
 class Places(NamedTuple):
     """Folders of the reproduction.
 
-    results: what is published.
+    results: what is published; outside of a checkout in the present folder.
     runs: work directories.
     data: image sets, each in a folder of its name.
     """
 
-    results: Path = ROOT / "results"
+    results: Path = ROOT / "results" if (ROOT / "results").is_dir() else Path("results")
     runs: Path = Path("runs/paper")
     data: Path = Path("data")
 

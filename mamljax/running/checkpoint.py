@@ -98,7 +98,8 @@ class Checkpoints:
         shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(retired, ignore_errors=True)
         try:
-            staging.mkdir(parents=True)
+            # Orbax meets a full disk in threads of its own, which then print tracebacks.
+            files.ask_for_room(staging, sum(np.asarray(x).nbytes for x in jax.tree.leaves(state)))
             _orbax().save(staging / "state", state)
             record = {
                 "step": step,

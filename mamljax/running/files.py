@@ -1,6 +1,7 @@
 """Files that are either the old or the new version, never half of one; records with checksums."""
 
 import contextlib
+import errno
 import json
 import os
 import zlib
@@ -11,6 +12,9 @@ from typing import Any
 import numpy as np
 
 CHECKSUM = "checksum"
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of a full disk, a used-up quota, a file that may not grow."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -24,6 +28,23 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     with _staged(path) as staging, staging.open("wb") as file:
         named: dict[str, Any] = dict(arrays)
         np.savez_compressed(file, **named)
+
+
+def ask_for_room(folder: Path, size: int) -> None:
+    """Take room on the disk for a number of bytes, and give it back.
+
+    Raises:
+      OSError: one of `FULL` if there is not so much.
+    """
+    taken = folder / ".room"
+    try:
+        with taken.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+    except OSError as error:
+        if error.errno in FULL:  # else the file system cannot tell
+            raise
+    finally:
+        taken.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
-"""Training metrics as JSON lines and TensorBoard events."""
+"""Training metrics as JSON lines, as CSV, and as TensorBoard events."""
 
 import contextlib
+import csv
+import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +18,7 @@ from mamljax.running import files
 from mamljax.train import Call, Hook
 from mamljax.types import Params
 
-FILE = "metrics.jsonl"
+FILE, CSV_FILE = "metrics.jsonl", "metrics.csv"
 
 Series = tuple[Sequence[float], Sequence[float]]
 """Meta-iterations, and a number at each."""
@@ -29,7 +31,8 @@ class MetricLogger:
     "tasks_per_second"}`` and what `meta_step` was told to add, the means over one call of the
     compiled loop, and a checksum, which `read` takes off. When a run resumes at a step, what an
     earlier process logged beyond it is dropped first, so that no step appears twice. Of several
-    processes only the first writes.
+    processes only the first writes. When it is closed it also leaves ``metrics.csv``, a line per
+    run and step, for spreadsheets and data frames.
 
     Args:
       workdir: where to write; several runs share one file.
@@ -99,8 +102,12 @@ class MetricLogger:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
-        self._events.close()
+        # The error that ends a run, such as that of a full disk, is not to be hidden by its sequel.
+        with contextlib.suppress(*() if error is None else (OSError,)):
+            self._file.close()
+            self._events.close()
+            if processes.is_first():
+                files.write_text(self.path.with_name(CSV_FILE), as_csv(read(self.path)))
 
 
 def evaluation_hook(
@@ -158,6 +165,19 @@ def read(path: Path, run: str | None = None) -> list[dict[str, Any]]:
         with contextlib.suppress(ValueError):
             records.append(files.unsealed(line))
     return [record for record in records if run in (None, record["run"])]
+
+
+def as_csv(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return records as a table: what was logged of a run at one step is one line."""
+    lines: dict[tuple[str, int], dict[str, Any]] = {}
+    for record in records:
+        lines.setdefault((record["run"], record["step"]), {}).update(record)
+    text = io.StringIO()
+    names = dict.fromkeys(name for record in records for name in record)
+    writer = csv.DictWriter(text, list(names), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines.values())
+    return text.getvalue()
 
 
 def _line(record: dict[str, Any]) -> str:

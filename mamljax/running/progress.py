@@ -1,6 +1,7 @@
-"""Progress with rate and time left: a live bar on a terminal, a line now and then elsewhere."""
+"""Progress with rate and time left: a bar on a terminal or in a notebook, lines elsewhere."""
 
 import contextlib
+import html
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -22,7 +23,7 @@ Update = Callable[[int, str], None]
 def progress(description: str, total: int, done: int = 0) -> Iterator[Update]:
     """Show the progress of a task of `total` parts, `done` of which were finished before."""
     console = Console(stderr=True, quiet=not processes.is_first())
-    show = _bar if console.is_terminal else _lines
+    show = _bar if console.is_terminal else _cell if console.is_jupyter else _lines
     with show(console, description, total, done) as update:
         yield update
 
@@ -65,6 +66,24 @@ def _bar(console: Console, description: str, total: int, done: int) -> Iterator[
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(description, total=total, completed=done, details="")
         yield lambda now, details: bar.update(task, completed=now, details=details)
+
+
+@contextlib.contextmanager
+def _cell(console: Console, description: str, total: int, done: int) -> Iterator[Update]:
+    """A bar below the cell of a notebook; it stays there, and needs no widgets."""
+    from IPython.display import HTML, display  # there is one where there are notebooks
+
+    started = time.monotonic()
+
+    def bar(now: int, details: str) -> "HTML":
+        passed = time.monotonic() - started
+        left = passed * (total - now) / max(now - done, 1)
+        when = f"{left:,.0f} s left" if now < total else f"{passed:,.0f} s"
+        text = html.escape(f"{description} {now:,}/{total:,}  {details}  {when}")
+        return HTML(f'<progress value="{now}" max="{total}"></progress> <code>{text}</code>')
+
+    shown = display(bar(done, ""), display_id=True)
+    yield lambda now, details: None if shown is None else shown.update(bar(now, details))
 
 
 @contextlib.contextmanager

@@ -1,16 +1,18 @@
 """Reports of experiments: ``report.json``, ``report.md``, ``tasks.npz``, one form for all of them.
 
-A `Report` is written while an experiment tests. `read`, `groups`, `rows` and `table` make tables of
-one report or of many that differ in the seed alone; `paired` compares two on the same tasks.
+A `Report` is written while an experiment tests. `read` and `table` make a table of one report or of
+many: seeds are pooled, and what else differs between configs becomes columns. `lines` has the same
+for programs, unpooled; `paired` compares two on the same tasks.
 """
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import rich.box
 import rich.table
 from rich.console import Console
 from rich.text import Text
@@ -23,6 +25,9 @@ from mamljax.running.provenance import provenance
 
 SHOWN_STEPS = (0, 1, 5, 10)
 """The inner steps that tables show, as far as they were evaluated; of four or fewer all are."""
+
+LONG_WORD = 13
+"""Characters of a word that no table breaks; there may be many columns in a narrow terminal."""
 
 FILE, PAGE, TASKS = "report.json", "report.md", "tasks.npz"
 
@@ -131,11 +136,15 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Words to be printed: a header, rows of as many cells, and what to know of them."""
+    """Words to be printed: a header, rows of as many cells, and what to know of them.
+
+    labels: how many of the first columns are words; the others are numbers.
+    """
 
     header: list[str]
     cells: list[list[str]]
     note: str
+    labels: int = 2
 
 
 def read(paths: Sequence[str | Path]) -> list[Record]:
@@ -166,7 +175,7 @@ def groups(records: Sequence[Record]) -> list[list[Record]]:
     """Return the reports in groups of those that differ in the seed alone."""
     found: dict[str, list[Record]] = {}
     for record in records:
-        config = {name: value for name, value in record["config"].items() if name != "seed"}
+        config = {name: x for name, x in record.get("config", {}).items() if name != "seed"}
         same = json.dumps([record["experiment"], config], sort_keys=True)
         found.setdefault(same, []).append(record)
     return list(found.values())
@@ -192,31 +201,116 @@ def rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
     return [_pooled(found) for found in same.values()]
 
 
-def table(records: Sequence[Record]) -> Table:
-    """Return the table of one report, or of several that differ in the seed alone.
+def differences(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the config values in which reports differ, but for the seed: one for each report.
 
-    A line per method and setting: the mean over seeds, its interval, their range, the paper's.
+    Their names are dotted, as on the command line. Of two that always have the same value, as a
+    value has that follows another one, the first stands for both. None is a value that a config
+    does not have.
     """
-    found = rows(records)
-    last = {len(row.mean) - 1 for row in found}
+    configs = [dict(_leaves(record.get("config", {}))) for record in records]
+    found: dict[str, list[Any]] = {}
+    for name in dict.fromkeys(name for config in configs for name in config if name != "seed"):
+        values = [config.get(name) for config in configs]
+        if any(value != values[0] for value in values) and values not in found.values():
+            found[name] = values
+    return found
+
+
+def lines(runs: Mapping[str, Record]) -> list[dict[str, Any]]:
+    """Return a line for every run, method, setting and inner step: a table for programs.
+
+    Args:
+      runs: reports by where they are, such as their work directories.
+    """
+    found = []
+    for experiment in dict.fromkeys(record["experiment"] for record in runs.values()):
+        same = {run: record for run, record in runs.items() if record["experiment"] == experiment}
+        differing = differences(list(same.values()))
+        for index, (run, record) in enumerate(same.items()):
+            which = {"experiment": experiment, "run": run, "seed": record["seed"]}
+            which |= {name: values[index] for name, values in differing.items()}
+            for row in record["results"]:
+                numbers = ("mean", "ci95", "std", "median")
+                paper = row["paper"] or {"steps": [], "mean": []}
+                published = dict(zip(paper["steps"], paper["mean"], strict=True))
+                found += [
+                    {
+                        **which,
+                        **{name: row[name] for name in ("method", "setting", "metric")},
+                        "step": step,
+                        **{name: row[name][at] for name in numbers if name in row},
+                        "paper": published.get(step),
+                        **{name: row[name] for name in ("num_tasks", "num_diverged")},
+                    }
+                    for at, step in enumerate(row["steps"])
+                ]
+    return found
+
+
+def table(records: Sequence[Record]) -> Table:
+    """Return the table of one report, or of several of one experiment.
+
+    A line per method and setting: the mean over seeds, its interval, their range, the paper's. What
+    differs but for the seed, as in a sweep, has columns before them.
+
+    Raises:
+      ArgumentError: if the reports are of different experiments, or two have one config and seed.
+    """
+    experiments = {record["experiment"] for record in records}
+    if len(experiments) > 1:
+        raise ArgumentError(
+            f"one report per seed of one experiment is expected; got {sorted(experiments)}."
+        )
+    pools = groups(records)
+    found = [rows(pool) for pool in pools]
+    last = {len(row.mean) - 1 for pool in found for row in pool}
     shown = SHOWN_STEPS if max(last) >= 5 else range(5)
     steps = sorted(last | {step for step in shown if step <= max(last)})
-    seeds = sorted(record["seed"] for record in records)
-    several = len(seeds) > 1
-    cells = [
-        [
-            *(row.method, row.setting),
-            *(_cell(row, step, several) for step in steps),
-            f"{row.num_diverged}/{row.num_tasks}",
+    seeds = [sorted(record["seed"] for record in pool) for pool in pools]
+    differing = differences([pool[0] for pool in pools])
+    labels = [*_short(differing), *(["seeds"] if len(pools) > 1 else []), "method", "setting"]
+    cells = []
+    for index, pool in enumerate(found):
+        which = [_word(values[index]) for values in differing.values()]
+        if len(pools) > 1:
+            which.append(" ".join(map(str, seeds[index])))
+        cells += [
+            [
+                *(*which, row.method, row.setting),
+                *(_cell(row, step, len(seeds[index]) > 1) for step in steps),
+                f"{row.num_diverged}/{row.num_tasks}",
+            ]
+            for row in pool
         ]
-        for row in found
-    ]
-    metric = " and ".join(dict.fromkeys(row.metric for row in found))
-    which = f"mean over seeds {seeds}" if several else f"seed {seeds[0]}, mean"
+    metric = " and ".join(dict.fromkeys(row.metric for pool in found for row in pool))
+    several = any(len(some) > 1 for some in seeds)
+    which = f"seed {seeds[0][0]}, mean" if not several else f"mean over seeds {seeds[0]}"
+    which = "mean over seeds" if len(pools) > 1 else which
     spread = " (smallest to largest seed)" if several else ""
     note = f"{metric}, {which} ± 95% interval over test tasks{spread}; **the paper's**."
     names = [f"{step} step{'' if step == 1 else 's'}" for step in steps]
-    return Table(["method", "setting", *names, "diverged"], cells, note)
+    return Table([*labels, *names, "diverged"], cells, note, len(labels))
+
+
+def _short(names: Iterable[str]) -> list[str]:
+    """The last parts of dotted names, but of those that share one, or that of another column."""
+    last = {name: name.rpartition(".")[2] for name in names}
+    taken = ["method", "setting", "seeds", *last.values()]
+    return [short if taken.count(short) == 1 else name for name, short in last.items()]
+
+
+def _word(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a nested config by dotted name; lists and tuples are the same, as in JSON."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
 
 
 def paired(first: Path, second: Path) -> Table:
@@ -275,19 +369,35 @@ def markdown_table(found: Table) -> list[str]:
 
 
 def show(found: Table, title: str) -> None:
-    """Print a table."""
-    printed = rich.table.Table(title=title, caption=Text(found.note))
-    for index, name in enumerate(found.header):
-        printed.add_column(name, justify="left" if index < 2 else "right", no_wrap=index == 0)
+    """Print a table, within the width of the terminal, if there is one, or 80 columns."""
+    screen = Console()
+    printed = rich.table.Table(
+        title=title, caption=Text(found.note), box=rich.box.SIMPLE_HEAD, padding=0, pad_edge=False
+    )
+    for index, (name, width) in enumerate(zip(found.header, _widths(found, screen), strict=True)):
+        justify = "left" if index < found.labels else "right"
+        printed.add_column(name, justify=justify, overflow="fold", width=width)
     for line in found.cells:
         printed.add_row(*map(Text, line))
-    console().print(printed)
+    screen.print(printed)
 
 
-def console() -> Console:
-    """Return where tables are printed: in a pipe or a log no screen's width matters."""
-    screen = Console()
-    return screen if screen.is_terminal else Console(width=160)
+def _widths(found: Table, screen: Console) -> list[int]:
+    """Columns as wide as their cells, or narrower, the fullest first, down to a word's length."""
+    columns = [[name, *column] for name, *column in zip(found.header, *found.cells, strict=True)]
+    wanted = [max(map(len, column)) for column in columns]
+    words = [max(map(len, " ".join(column).split() or [""])) for column in columns]
+    least = [min(word, LONG_WORD) for word in words]
+    room = screen.width - len(columns) - 1
+    if sum(least) > room:  # then numbers give way first
+        least = [low if at < found.labels else 1 for at, low in enumerate(least)]
+    if sum(least) > room:
+        least = [1] * len(columns)
+    widths = list(wanted)
+    while sum(widths) > room and widths != least:
+        spare = [width - low for width, low in zip(widths, least, strict=True)]
+        widths[spare.index(max(spare))] -= 1
+    return widths
 
 
 def _by_method(record: Record) -> Record:

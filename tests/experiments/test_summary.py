@@ -1,5 +1,7 @@
 """Merging seeds: means, ranges, and what diverged stays visible."""
 
+import csv
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,70 @@ def report(seed, *means, diverged=0, experiment="sinusoid"):
         "paper": {"steps": [1], "mean": [0.67]},
     }
     return {"experiment": experiment, "seed": seed, "results": [row]}
+
+
+def swept(seed, inner_lr, *means):
+    """A run of a sweep: the test's step size follows that of training, as in the configs."""
+    sections = {
+        "train": {"inner_lr": inner_lr, "steps": (1, 2)},
+        "evaluate": {"inner_lr": inner_lr},
+    }
+    return report(seed, *means) | {"config": {"seed": seed, **sections}}
+
+
+SWEEP = [swept(s, lr, 3.0, lr + s) for lr in (0.1, 0.2) for s in (0, 1)]
+
+
+def test_what_differs_between_runs_becomes_columns_and_seeds_are_pooled():
+    found = reports.table(SWEEP)
+    assert found.header[:4] == ["inner_lr", "seeds", "method", "setting"]
+    assert [line[:4] for line in found.cells] == [
+        ["0.1", "0 1", "maml", "5-shot"],
+        ["0.2", "0 1", "maml", "5-shot"],
+    ]
+    assert "0.6 ± 0.28 (0.1 to 1.1) **0.67**" in found.cells[0]
+    alone = reports.table(SWEEP[:2])
+    assert alone.header[:2] == ["method", "setting"]  # nothing differs but the seed
+    assert "mean over seeds [0, 1]" in alone.note
+
+
+def test_names_that_would_be_taken_for_others_are_whole():
+    first, second = report(0, 1.0, 1.0), report(0, 1.0, 1.0)
+    first["config"] = {"train": {"method": "maml", "lr": 1}, "tune": {"lr": 3}}
+    second["config"] = {"train": {"method": "fomaml", "lr": 2}, "tune": {"lr": 4}, "new": None}
+    assert reports.table([first, second]).header[:4] == [
+        "train.method",
+        "train.lr",
+        "tune.lr",
+        "seeds",
+    ]
+
+
+def test_a_sweep_as_csv(tmp_path, capsys):
+    for index, record in enumerate(SWEEP):
+        (tmp_path / str(index)).mkdir()
+        files.write_json(tmp_path / str(index) / "report.json", record)
+    summary.main([*(str(tmp_path / str(index)) for index in range(4)), "--csv"])
+    lines = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert len(lines) == 4 * 2  # runs and steps
+    last = lines[-1]
+    assert last["run"] == str(tmp_path / "3")
+    numbers = {
+        name: float(last[name]) for name in ("seed", "train.inner_lr", "step", "mean", "paper")
+    }
+    assert numbers == {"seed": 1, "train.inner_lr": 0.2, "step": 1, "mean": 1.2, "paper": 0.67}
+    assert "evaluate.inner_lr" not in last  # the same as the other everywhere
+    assert lines[0]["paper"] == ""
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_tables_fit_the_terminal(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    reports.show(reports.table(SWEEP), title="sweep")
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= width
+    assert "inner_lr" in said  # whole, where there is room for it
+    assert "0.67" in said
 
 
 def table(records):
@@ -96,8 +162,8 @@ def test_paired_differences_have_the_interval_of_the_differences(tmp_path, capsy
     capsys.readouterr()
     summary.main([first, second, "--paired"])
     half = 1.96 * gain.std(axis=0) / np.sqrt(50)
-    cells = " | ".join(f"{m:+.3g} ± {h:.2g}" for m, h in zip(gain.mean(0), half, strict=True))
-    assert f"| maml | 5-shot | {cells} |" in capsys.readouterr().out
+    cells = " ".join(f"{m:+.3g} ± {h:.2g}" for m, h in zip(gain.mean(0), half, strict=True))
+    assert f"maml 5-shot {cells}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_two_methods_are_compared_where_none_is_common(tmp_path, capsys):
@@ -105,7 +171,7 @@ def test_two_methods_are_compared_where_none_is_common(tmp_path, capsys):
     second = run_of(tmp_path / "b", np.zeros((4, 2)), method="fomaml")
     capsys.readouterr()
     summary.main([first, second, "--paired"])
-    assert "| maml - fomaml | 5-shot | +1 ± 0 | +1 ± 0 |" in capsys.readouterr().out
+    assert "maml - fomaml 5-shot +1 ± 0 +1 ± 0" in " ".join(capsys.readouterr().out.split())
 
 
 def test_only_the_same_tasks_are_paired(tmp_path, capsys):

@@ -48,7 +48,7 @@ def end(process):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kilobytes", [1, 8])  # the first checkpoint, or the log, is too large
+@pytest.mark.parametrize("kilobytes", [1, 8, 30])  # a checkpoint, or a figure, is too large
 def test_a_full_disk_leaves_what_was_saved_and_says_so(tmp_path, kilobytes):
     undisturbed = tmp_path / "undisturbed"
     assert end(start(undisturbed))[0] == 0
@@ -58,10 +58,7 @@ def test_a_full_disk_leaves_what_was_saved_and_says_so(tmp_path, kilobytes):
     assert code == 1
     (told,) = (line for line in said.splitlines() if line.startswith("error: the disk is full"))
     assert "goes on from the last checkpoint" in told
-    # Within a checkpoint tensorstore's other writes end after the first has failed, and print that
-    # nobody waits for them, with tracebacks from Python's asyncio; there is none of ours.
-    assert f'File "{ROOT}' not in said
-    assert kilobytes > 1 or "Traceback" not in said
+    assert "Traceback" not in said
     assert end(start(workdir))[0] == 0
     ours, theirs = (json.loads((w / "report.json").read_text()) for w in (workdir, undisturbed))
     assert ours["results"] == theirs["results"]

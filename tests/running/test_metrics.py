@@ -1,10 +1,12 @@
 """Metrics: one line per step whatever was killed in between."""
 
+import csv
 import json
 import random
 import struct
 
 import numpy as np
+import pytest
 
 from mamljax.evaluate import summarise
 from mamljax.running import files, metrics
@@ -96,6 +98,32 @@ def test_evaluation_is_logged_beside_training_when_due(tmp_path):
         (100, 4.0, 1.5),
     ]
     assert tested == [{}, {}]
+
+
+def test_a_table_is_left_with_a_line_for_each_run_and_step(tmp_path):
+    with MetricLogger(tmp_path, "maml") as logger:
+        logger(call(10, 0.25))
+        logger.write(10, validation_step_0=0.5)
+    with MetricLogger(tmp_path, "oracle") as logger:
+        logger.write(10, loss=float("nan"))
+    with (tmp_path / "metrics.csv").open() as file:
+        first, second = csv.DictReader(file)
+    assert (first["run"], first["step"], first["loss"]) == ("maml", "10", "0.25")
+    assert first["validation_step_0"] == "0.5"  # logged at the same step
+    assert (second["run"], second["loss"], second["validation_step_0"]) == ("oracle", "", "")
+
+
+def test_the_error_that_ends_a_run_is_not_hidden_by_those_of_closing(tmp_path, monkeypatch):
+    logger = MetricLogger(tmp_path, "maml")
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "write_text", full)
+    with pytest.raises(ZeroDivisionError), logger:
+        raise ZeroDivisionError
+    with pytest.raises(OSError, match="No space"), MetricLogger.__enter__(logger):
+        pass
 
 
 def test_tensorboard_events_are_written(tmp_path):

@@ -1,6 +1,10 @@
-"""Progress without a terminal: sparse lines with rate, loss and time left."""
+"""Progress without a terminal: sparse lines with rate, loss and time left; a bar in a notebook."""
+
+import functools
 
 import numpy as np
+import pytest
+from rich.console import Console
 
 from mamljax.running import progress
 from mamljax.train import Call
@@ -28,3 +32,29 @@ def test_lines_are_sparse_but_the_last_one_always_comes(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("maml: 300/300")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of IPython's own
+def test_in_a_notebook_one_bar_is_updated_in_place(monkeypatch):
+    display = pytest.importorskip("IPython.display")
+    shown = []
+
+    class Handle:
+        def update(self, what):
+            shown.append(what.data)
+
+    def show(what, display_id):
+        assert display_id
+        shown.append(what.data)
+        return Handle()
+
+    monkeypatch.setattr(display, "display", show)
+    monkeypatch.setattr(progress, "Console", functools.partial(Console, force_jupyter=True))
+    with progress.training_progress("a <b>", 300) as hook:
+        hook(call(100))
+        hook(call(300))
+    assert [data.split(">")[0] for data in shown] == [
+        f'<progress value="{done}" max="300"' for done in (0, 100, 300)
+    ]
+    assert all("a &lt;b&gt;" in data for data in shown)
+    assert "loss 0.5" in shown[-1]

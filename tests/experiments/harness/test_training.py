@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from experiments.harness import endings, training
 from mamljax import losses, maml, meta_step, models, tasks
+from mamljax.checks import ArgumentError
 from mamljax.running import files
 
 LOG = ConfigDict({"every": 5, "checkpoint_every": 10})
@@ -68,3 +69,13 @@ def test_a_checkpoint_of_an_earlier_version_has_no_totals(tmp_path):
     assert (told["iterations"], told["found"]) == (20, sum(range(11, 21)))
     assert told["wall_seconds"] is None  # of a part of the run alone
     assert told["iterations_per_second"] > 0
+
+
+def test_fewer_iterations_than_were_trained_are_refused_and_more_go_on(tmp_path):
+    run(tmp_path, 20)
+    left = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ArgumentError, match=r"trained for 20 iterations.* asks for 10.*--workdir"):
+        run(tmp_path, 10)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == left
+    told = run(tmp_path, 30)
+    assert (told["iterations"], told["found"]) == (30, sum(range(1, 31)))
