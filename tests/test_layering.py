@@ -43,6 +43,7 @@ SHELVES = [
     {"results"},
     {"reproduce"},
     {"benchmark"},
+    {"redraw"},
 ]
 SHELF = {name: level for level, names in enumerate(SHELVES) for name in names}
 # What the core may import from outside; everything else enters through an argument.

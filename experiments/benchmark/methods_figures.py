@@ -9,12 +9,16 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from mamljax.running import plots, report
 
+FONT = 12
+"""Points: pages show the figure at half its size."""
 
-def draw(path: Path, rows: Sequence[dict[str, Any]], methods: Sequence[str]) -> None:
-    """Quality against time per meta-step, a panel per problem, a mark for each of `methods`."""
+
+def draw(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Quality against time per meta-step, a panel per problem, one below the other."""
     problems = list(dict.fromkeys(row["problem"] for row in rows))
-    figure = Figure(figsize=(2.2 + 4.2 * len(problems), 4.2), layout="constrained")
-    panels = figure.subplots(1, len(problems), squeeze=False)[0]
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    figure = Figure(figsize=(7.5, 0.9 + 3.4 * len(problems)), layout="constrained")
+    panels = figure.subplots(len(problems), 1, squeeze=False)[:, 0]
     handles: dict[str, Any] = {}
     for axes, problem in zip(panels, problems, strict=True):
         same = [row for row in rows if row["problem"] == problem]
@@ -27,21 +31,25 @@ def draw(path: Path, rows: Sequence[dict[str, Any]], methods: Sequence[str]) -> 
                 row["mean"],
                 yerr=row["ci95"],
                 fmt="os^Dv"[index % 5],
-                color=f"C{index % 10}",
-                fillstyle="full" if index < 10 else "none",
-                capsize=3,
+                color=plots.color(row["method"]),
+                markersize=8,
+                capsize=4,
             )
         measures = same[0]["measures"]
-        axes.set(xscale="log", xlabel="ms per meta-step", title=problem)
-        axes.set(
-            ylabel=f"{measures} after adaptation", yscale="log" if "error" in measures else "linear"
-        )
+        tasks = f"{len(same[0]['seeds'])} seeds, bar: 95% interval"
+        axes.set_title(f"{problem}, {tasks}", fontsize=FONT)
+        axes.set(xscale="log", yscale="log" if "error" in measures else "linear")
+        axes.set_ylabel(f"{measures} after adaptation", fontsize=FONT)
+        axes.tick_params(labelsize=FONT)
         axes.grid(alpha=0.3, which="both")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter("{x:g}")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    figure.legend(handles.values(), handles.keys(), loc="outside right center")
+    panels[-1].set_xlabel("ms per meta-step", fontsize=FONT)
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside upper center", ncols=4, fontsize=FONT
+    )
     plots.save(figure, path)
 
 

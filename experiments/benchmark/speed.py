@@ -88,13 +88,15 @@ def draw(path: Path, races: Sequence[dict[str, Any]]) -> None:
             axes.text(row["rounds_faster"][name][1], at, f"  {times:.2g}x", va="center", fontsize=9)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
-    axes.set_xlim(0.8, 2 * max(x[1] for row in races for x in row["rounds_faster"].values()))
+    most = [high for row in races for _, high in row["rounds_faster"].values()]
+    axes.set_xlim(0.8, 2 * max([*most, 1]))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_yticks(range(len(races)), [row["name"].replace("_", "\n") for row in reversed(races)])
     axes.set(xlabel="mamljax is so many times faster; bar: smallest to largest round")
     axes.grid(axis="x", alpha=0.3)
     found = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(found.values(), found.keys(), loc="outside upper center", ncols=2)
+    if found:
+        figure.legend(found.values(), found.keys(), loc="outside upper center", ncols=2)
     plots.save(figure, path)
 
 

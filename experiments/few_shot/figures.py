@@ -25,12 +25,7 @@ def draw(workdir: Path, setting: Any, params: Params, record: Record) -> None:
       record: its report.
     """
     config, figures = setting.config, workdir / "figures"
-    plots.learning_curves(
-        figures / "accuracy.png",
-        plots.curves([record]),
-        ylabel="accuracy",
-        title=f"Few-shot {config.data.source}",
-    )
+    accuracies(figures / "accuracy.png", record)
     task = setting.test[config.evaluate.queries[0]](None, setting.keys["test"])
     plots.episode(
         figures / "episode.png",
@@ -53,6 +48,17 @@ def draw(workdir: Path, setting: Any, params: Params, record: Record) -> None:
             metrics.scores_over_training(history, VALIDATION),
             ylabel="meta-loss",
         )
+
+
+def accuracies(path: Path, record: Record) -> None:
+    """Draw the accuracies of a report against gradient steps."""
+    plots.learning_curves(
+        path,
+        plots.curves([record]),
+        ylabel="accuracy",
+        title=f"{record['experiment']}: {plots.tested([record])}".capitalize(),
+        chance=1 / record["config"]["task"]["ways"],
+    )
 
 
 def samples(setting: Any, params: Params, support: Batch) -> jax.Array:

@@ -14,12 +14,7 @@ drawing, for a surrogate is 0 where it is differentiated."""
 def draw(workdir: Path, record: Record) -> None:
     """Draw all figures of a run into ``figures/``."""
     figures = workdir / "figures"
-    plots.learning_curves(
-        figures / "returns.png",
-        plots.curves([record]),
-        ylabel="return",
-        title="Return against gradient steps",
-    )
+    returns(figures / "returns.png", record)
     for name in record["train"]:
         history = metrics.read(workdir / metrics.FILE, name)
         if history:
@@ -34,3 +29,13 @@ def draw(workdir: Path, record: Record) -> None:
                 ylabel="return in training",
                 from_zero=False,
             )
+
+
+def returns(path: Path, record: Record) -> None:
+    """Draw the returns of a report against gradient steps."""
+    plots.learning_curves(
+        path,
+        plots.curves([record]),
+        ylabel="return",
+        title=f"{record['experiment'].removeprefix('meta-RL: ')}: {plots.tested([record])}",
+    )

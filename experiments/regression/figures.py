@@ -26,7 +26,7 @@ def draw(
     record: Record,
 ) -> None:
     """Draw all four figures from trained methods and the record of their results."""
-    _draw_errors(directory, config, record)
+    errors(directory, record)
     few, more = config.evaluate.shots[0], config.evaluate.shots[len(config.evaluate.shots) // 2]
     compared = (config.train.method, "pretrain")
     low, high = config.task.inputs
@@ -55,7 +55,8 @@ def draw(
     )
 
 
-def _draw_errors(directory: Path, config: Config, record: Record) -> None:
+def errors(directory: Path, record: Record) -> None:
+    """Draw figures 3 and 6: the errors of a report against gradient steps."""
     panels = plots.curves([record])
     middle = list(panels)[len(panels) // 2]
     for name, shown in (("figure3.png", {middle: panels[middle]}), ("figure6.png", panels)):
@@ -63,7 +64,8 @@ def _draw_errors(directory: Path, config: Config, record: Record) -> None:
             directory / name,
             shown,
             ylabel="mean squared error",
-            title=f"Error on {config.evaluate.num_tasks} test tasks, 95% interval",
+            title=f"Error, {plots.tested([record])}",
+            log=True,
         )
 
 

@@ -27,7 +27,11 @@ GRACE_SECONDS = 600
 WORTH_KEEPING_SECONDS = 3600
 """Training that is worth packing."""
 
-FIGURES = ("training", "accuracy", "returns", "figure2", "figure3", "figure6", "figure7", "paths")
+FIGURES = (
+    *(f"{name}.png" for name in ("training", "accuracy", "returns", "paths")),
+    *(f"figure{number}.png" for number in (2, 3, 6, 7)),
+    "maml.html",  # plays a robot's episodes
+)
 
 
 class Verified(NamedTuple):
@@ -136,9 +140,9 @@ def publish(row: Row, seed: int, places: Places) -> None:
     files.write_json(target, record)
     if seed == row.seeds[0]:
         for name in FIGURES:
-            figure = workdir / "figures" / f"{name}.png"
+            figure = workdir / "figures" / name
             if figure.is_file():
-                shutil.copyfile(figure, places.results / f"{row.name}_{name}.png")
+                shutil.copyfile(figure, places.results / f"{row.name}_{name}")
         if (workdir / "model.npz").is_file():
             shutil.copyfile(workdir / "model.npz", places.weights(row))
     places.unfinished(row, seed).unlink(missing_ok=True)

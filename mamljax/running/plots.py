@@ -1,5 +1,9 @@
-"""Figures: scores against inner steps, and fitted curves."""
+"""Figures: scores against inner steps, and fitted curves.
 
+A method has the same colour in every figure, see `color`.
+"""
+
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +17,34 @@ from mamljax.running.metrics import Series
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+METHODS = (
+    *("maml", "pretrain", "oracle", "random", "fomaml", "context", "meta_sgd", "multitask"),
+    *("multitask_l2", "multitask_mean", "anil", "boil", "cavia", "imaml", "reptile"),
+    *("meta_curvature", "maml_plus_plus", "learned alpha", "prototypical", "matching", "siamese"),
+    *("mann", "memory", "statistician", "lstm"),
+    *("mamljax", "torch.func", "torch loop", "torch batched", "jax.vmap of lax.conv"),
+)
+"""Methods, and libraries, in the order of their colours: those drawn together differ most."""
+
+PALETTE = (
+    *("#1f77b4", "#ff7f0e", "#2ca02c", "#7f7f7f", "#17becf", "#9467bd", "#d62728", "#8c564b"),
+    *("#e377c2", "#bcbd22", "#7b3294", "#5e4fa2", "#66a61e", "#01665e", "#c51b7d"),
+    *("#b2182b", "#543005", "#4393c3", "#d6604d", "#35978f", "#bf812d"),
+    *("#3288bd", "#80cdc1", "#fdae61", "#c2a5cf"),
+)
+
+
+def color(method: str) -> str:
+    """Return the colour of a method; one that is not known gets one by its name.
+
+    Args:
+      method: a name, with what is particular to it behind a comma, as in ``"maml, dense"``.
+    """
+    name = method.partition(",")[0]
+    index = METHODS.index(name) if name in METHODS else zlib.crc32(name.encode())
+    return PALETTE[index % len(PALETTE)]
 
 
 class Fit(NamedTuple):
@@ -55,12 +87,32 @@ def curves(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Curve]]:
     return panels
 
 
+def tested(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return what a figure has to say of its numbers: how many tasks, and what the bands are."""
+    numbers = sorted({row.num_tasks for row in report.rows(records)})
+    return f"{' or '.join(map(str, numbers))} test tasks, band: 95% interval"
+
+
 def learning_curves(
-    path: Path, panels: Mapping[str, Mapping[str, Curve]], *, ylabel: str, title: str
+    path: Path,
+    panels: Mapping[str, Mapping[str, Curve]],
+    *,
+    ylabel: str,
+    title: str,
+    log: bool = False,
+    chance: float | None = None,
 ) -> None:
     """Scores against inner steps, one panel per setting and one line per method, with intervals.
 
     A method with a single score, which takes no steps, is a level line.
+
+    Args:
+      path: of the PNG.
+      panels: by setting and method.
+      ylabel: what the scores are.
+      title: of the figure.
+      log: whether scores are drawn on a logarithmic scale, as errors that differ by far should be.
+      chance: the score of guessing, a dotted line.
     """
     figure = _figure(figsize=(2.5 + 4 * len(panels), 3.8))
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -72,17 +124,19 @@ def learning_curves(
             if len(mean) == 1:
                 mean, half, style = mean.repeat(longest), half.repeat(longest), "-."
             steps = np.arange(len(mean))
-            (line,) = axis.plot(steps, mean, style, label=method, markersize=4)
-            axis.plot(
-                list(curve.published),
-                list(curve.published.values()),
-                "x",
-                color=line.get_color(),
-                markersize=8,
-            )
-            axis.fill_between(steps, mean - half, mean + half, alpha=0.2)
+            drawn = {"color": color(method)}
+            axis.plot(steps, mean, style, label=method, markersize=4, **drawn)
+            published = list(curve.published), list(curve.published.values())
+            axis.plot(*published, "x", markersize=8, **drawn)
+            # On a logarithmic scale nothing may reach down to 0.
+            low = np.maximum(mean - half, 0.1 * mean) if log else mean - half
+            axis.fill_between(steps, low, mean + half, alpha=0.2, **drawn)
+        if chance is not None:
+            axis.axhline(chance, color="black", linestyle=":", linewidth=1, label="chance")
         axis.set(title=setting, xlabel="gradient steps")
-        if axis.dataLim.y0 >= 0:  # errors and accuracies; returns may be negative
+        if log:
+            axis.set_yscale("log")
+        elif axis.dataLim.y0 >= 0:  # errors and accuracies; returns may be negative
             axis.set_ylim(0, None)
         axis.locator_params(axis="x", integer=True)
         axis.grid(alpha=0.3)
@@ -93,10 +147,13 @@ def learning_curves(
 
 
 def fitted_curves(path: Path, rows: Sequence[Sequence[Fit]], *, title: str) -> None:
-    """A grid of panels, each showing a task's truth, its support points and fitted curves."""
+    """A grid of panels, each showing a task's truth, its support points and fitted curves.
+
+    All have one range of outputs, so that amplitudes and errors compare.
+    """
     size = (4 * len(rows[0]), 0.6 + 2.7 * len(rows))
     figure = _figure(figsize=size)
-    axes = figure.subplots(len(rows), len(rows[0]), sharex=True, squeeze=False)
+    axes = figure.subplots(len(rows), len(rows[0]), sharex=True, sharey=True, squeeze=False)
     styles = (("tab:green", ":"), ("tab:olive", "--"), ("tab:blue", "-"))
     for axis, fit in zip(axes.flat, (fit for row in rows for fit in row), strict=True):
         axis.plot(fit.grid, fit.truth, color="tab:red", label="ground truth")
@@ -104,6 +161,11 @@ def fitted_curves(path: Path, rows: Sequence[Sequence[Fit]], *, title: str) -> N
             axis.plot(fit.grid, values, color=color, linestyle=line, label=name)
         axis.plot(*fit.support, "^", color="tab:purple", label="used for grad")
         axis.set_title(fit.title, fontsize=10)
+        axis.grid(alpha=0.3)
+    for axis in axes[-1]:
+        axis.set_xlabel("input x")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("output y")
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     figure.suptitle(title)
@@ -180,7 +242,7 @@ def training_curves(
     ylabel: str,
     from_zero: bool = True,
 ) -> None:
-    """Draw what was trained on, and validation scores, over training: two panels.
+    """Draw what was trained on, and beside it validation scores, if there are any, over training.
 
     Args:
       path: of the PNG.
@@ -188,21 +250,34 @@ def training_curves(
       ylabel: of what was trained on.
       from_zero: whether that axis begins at 0, as a loss should.
     """
-    figure = _figure(figsize=(9, 3.6))
-    left, right = figure.subplots(1, 2)
-    for axis, series in ((left, trained), (right, validated)):
+    panels = [(ylabel, trained), ("validation score", validated)]
+    panels = [(label, series) for label, series in panels if series]
+    figure = _figure(figsize=(0.5 + 4.25 * len(panels), 3.6))
+    for axis, (label, series) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+    ):
         for name, points in series.items():
             axis.plot(*points, label=name, linewidth=1)
-        axis.set(xlabel="meta-iteration")
+        axis.set(xlabel="meta-iteration", ylabel=label)
+        if from_zero and series is trained:
+            axis.set_ylim(0, None)
         axis.locator_params(axis="x", nbins=5)
         axis.grid(alpha=0.3)
         if len(series) > 1:
             _legend_above(axis)
-    left.set(ylabel=ylabel)
-    if from_zero:
-        left.set_ylim(0, None)
-    right.set(ylabel="validation score")
     save(figure, path)
+
+
+def dot(axes: Any, x: float, y: float, interval: Sequence[float], name: str) -> None:
+    """A dot with its interval, from smallest to largest, in the colour of its name.
+
+    Bars would be as long as where a logarithmic axis happens to begin.
+    """
+    low, high = interval
+    spread = [[max(x - low, 0)], [max(high - x, 0)]]
+    axes.errorbar(
+        x, y, xerr=spread, fmt="o", markersize=7, capsize=4, color=color(name), label=name
+    )
 
 
 def _legend_above(axis: Any) -> None:

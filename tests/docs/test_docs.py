@@ -78,7 +78,7 @@ def memory_shrinks(scope):
 
 def report_is_left(scope):
     found = {path.name for path in scope["workdir"].iterdir()}
-    assert {"report.md", "report.json", "metrics.jsonl", "tensorboard"} <= found
+    assert {"report.md", "report.json", "metrics.jsonl", "metrics.csv", "tensorboard"} <= found
     assert scope["scores"].mean[5] < scope["scores"].mean[0]
 
 
@@ -190,6 +190,9 @@ def test_commands_are_accepted(words, monkeypatch):
         if words[1] == "train":
             name, _, variant = words[2].partition(":")
             import_module(f"configs.{name}").get_config(*filter(None, [variant]))
+        if words[1] == "report":
+            for name in (word for word in words[2:] if word[0] not in "->"):
+                assert name.startswith("runs") or list(ROOT.glob(name)), name
     if words[0] == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
         assert set(words[1:]) <= set(targets)
@@ -219,8 +222,9 @@ def check_config(arguments):
 
 
 def test_commands_were_found():
+    trained = [words for _, words in commands() if words[:2] == ["mamljax", "train"]]
     configured = [words for _, words in commands() if any("--config=" in word for word in words)]
-    assert len(configured) >= 6
+    assert len(trained) + len(configured) >= 8
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +249,29 @@ def test_site_builds_without_a_warning(site):
     assert not list(site.rglob("*.py"))
 
 
+def test_pictures_and_pages_outside_of_docs_are_part_of_the_site(site):
+    gallery = (site / "gallery" / "index.html").read_text("utf-8")
+    shown = re.findall(r'<img [^>]*src="([^"]+)"', gallery)
+    assert len(shown) >= 12
+    assert all((site / "gallery" / name).resolve().is_file() for name in shown)
+    home = (site / "index.html").read_text("utf-8")
+    assert 'src="results/sinusoid/figure2.png"' in home
+    assert 'href="RESULTS/"' in home
+    results = (site / "RESULTS" / "index.html").read_text("utf-8")
+    assert "<table>" in results
+
+
+def test_the_site_loads_nothing_from_elsewhere(site):
+    for page in site.rglob("*.html"):
+        html = page.read_text("utf-8")
+        loaded = re.findall(r'<(?:script|img|link|iframe)[^>]* (?:src|href)="([^"]+)"', html)
+        assert not [address for address in loaded if "://" in address], page
+    css = "".join(path.read_text("utf-8") for path in site.rglob("*.css"))
+    assert "url(http" not in css
+    tutorial = (site / "tutorials" / "sinusoid" / "index.html").read_text("utf-8")
+    assert '<span class="kn">import</span>' in tutorial  # coloured when it was built
+
+
 def test_reference_has_everything_public(site):
     # The inventory: four lines of header, then names, compressed.
     inventory = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
@@ -266,4 +293,4 @@ def test_reference_has_everything_public(site):
 def test_examples_of_the_reference_are_code(site):
     html = (site / "reference" / "algorithms" / "index.html").read_text("utf-8")
     assert "<blockquote>" not in html
-    assert html.count('class="language-pycon') >= 5
+    assert html.count('<span class="gp">') >= 5  # prompts, coloured

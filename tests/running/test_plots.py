@@ -1,7 +1,7 @@
 """Figures: they are drawn, and show what they are given."""
 
 import numpy as np
-from matplotlib import image
+from matplotlib import colors, image
 
 from mamljax.running import metrics, plots
 
@@ -22,9 +22,35 @@ def test_a_method_without_steps_is_a_level_line(tmp_path):
     curves = {"maml": plots.Curve([3.0, 1.0], [0.0, 0.0]), "oracle": plots.Curve([0.5], [0.0])}
     plots.learning_curves(tmp_path / "level.png", {"": curves}, ylabel="mse", title="t")
     drawn = image.imread(tmp_path / "level.png")
-    orange = (drawn[..., 0] > 0.9) & (drawn[..., 2] < 0.3)
-    across = orange.any(axis=0).mean()
+    its = np.abs(drawn[..., :3] - colors.to_rgb(plots.color("oracle"))).max(axis=2) < 0.05
+    across = its.any(axis=0).mean()
     assert across > 0.3  # of the width of the sheet; a single marker is a hundredth
+
+
+def test_a_method_has_one_colour_whatever_is_drawn_beside_it(tmp_path):
+    assert plots.color("maml") == plots.color("maml, dense") != plots.color("pretrain")
+    together = ("maml", "pretrain", "oracle", "random", "context", "multitask", "multitask_l2")
+    assert len(set(map(plots.color, together))) == len(together)
+    assert len(set(plots.PALETTE)) == len(plots.PALETTE)
+    assert plots.color("a method of my own") == plots.color("a method of my own")
+    curve = plots.Curve([0.5, 0.7], [0.0, 0.0])
+    wanted = np.array(colors.to_rgb(plots.color("reptile")))
+    for name, shown in (("alone", ["reptile"]), ("both", ["maml", "reptile"])):
+        panels = {"": dict.fromkeys(shown, curve)}
+        plots.learning_curves(tmp_path / f"{name}.png", panels, ylabel="accuracy", title="t")
+        drawn = image.imread(tmp_path / f"{name}.png")[..., :3]
+        assert (np.abs(drawn - wanted).max(axis=2) < 0.05).sum() > 100, name
+
+
+def test_chance_and_a_logarithmic_scale_are_drawn(tmp_path):
+    panels = {"": {"maml": plots.Curve([3.0, 0.003], [4.0, 0.0])}}  # an interval that reaches 0
+    for name, options in (("plain", {}), ("log", {"log": True}), ("chance", {"chance": 1.5})):
+        path = tmp_path / f"{name}.png"
+        plots.learning_curves(path, panels, ylabel="mse", title="t", **options)
+    plain, log, chance = (image.imread(tmp_path / f"{n}.png") for n in ("plain", "log", "chance"))
+    assert np.abs(plain - log).max() > 0.1
+    dark = [(x[..., :3].max(axis=2) < 0.2).sum() for x in (plain, chance)]
+    assert dark[1] > dark[0] + 50
 
 
 def test_fitted_curves_draw_support_points_and_every_curve(tmp_path):
@@ -60,7 +86,7 @@ def test_training_curves_show_the_loss_and_every_validation_step(tmp_path):
     plots.training_curves(tmp_path / "loss.png", loss, {}, ylabel="meta-loss")
     plots.training_curves(tmp_path / "both.png", loss, scores, ylabel="meta-loss")
     alone, both = (image.imread(tmp_path / f"{name}.png") for name in ("loss", "both"))
-    assert np.abs(alone - both).max() > 0.1
+    assert both.shape[1] > 1.5 * alone.shape[1]  # no panel is empty
     returns = {"return after": ([1, 2], [-1, -2])}
     plots.training_curves(tmp_path / "r.png", returns, {}, ylabel="return", from_zero=False)
     assert np.abs(image.imread(tmp_path / "r.png") - alone).max() > 0.1

@@ -21,7 +21,10 @@ def race_of(times):
             "compile_seconds": 2.0,
             "temporary_megabytes": 5.0,
             "gflops": 50.0 if name == "mamljax" else None,
-            "reference_is_times_faster": {"of_medians": slower},
+            "reference_is_times_faster": {
+                "of_medians": slower,
+                "pairwise": {"min": 0.9 * slower, "max": 1.2 * slower},
+            },
         }
 
     peers = [row(name, slower) for name, slower in times.items()]
@@ -74,6 +77,7 @@ def test_measures_what_is_missing_and_puts_everything_together(tmp_path, measure
     first, second, *_ = found["races"]
     assert (first["name"], first["times_faster"]) == ("sinusoid", {})
     assert second["times_faster"] == {"torch.func": 3.0, "torch loop": 6.0}
+    assert second["rounds_faster"]["torch.func"] == pytest.approx([2.7, 3.6])
     assert second["share_of_peak"] == 0.25
     assert [row["name"] for row in found["breakdowns"]] == list(speed.BREAKDOWNS)
     printed = capsys.readouterr().out

@@ -92,13 +92,13 @@ def test_a_finished_run_is_published_and_no_longer_unfinished(places):
     work.pack(ROW, 0, places)
     workdir = places.workdir(ROW, 0)
     (workdir / "figures").mkdir()
-    for name in ("figures/training.png", "figures/other.png", "model.npz"):
+    for name in ("figures/training.png", "figures/other.png", "figures/maml.html", "model.npz"):
         (workdir / name).write_bytes(name.encode())
     (workdir / "report.json").write_text(json.dumps({"results": []}))
     work.publish(ROW, 0, places)
     folder = places.results / "omniglot"
     assert {path.name for path in folder.iterdir()} == {
-        "tiny.json", "tiny.npz", "tiny_training.png"
+        "tiny.json", "tiny.npz", "tiny_training.png", "tiny_maml.html"
     }  # fmt: skip
     assert not places.unfinished(ROW, 0).exists()
 
