@@ -21,7 +21,7 @@ from mamljax.running import files, report
 from mamljax.running.report import Record, Table
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "RESULTS.md", ROOT / "README.md")
+PAGES = (ROOT / "RESULTS.md", ROOT / "README.md", ROOT / "docs" / "tutorials" / "photos.md")
 MARKED = re.compile(r"(<!-- table: (\S+)(?: (\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -246,6 +246,28 @@ def _quality(row: dict[str, Any]) -> list[str]:
     ]
 
 
+def neighbours(found: Record) -> Table:
+    """Return the accuracy of photos predicted together and one by one, by whose statistics."""
+    cells = []
+    for name, part in found["parts"].items():
+        if name == "other ways":
+            continue
+        cells.append([f"`{name}`", *map(_percent, part)])
+    header = ["model", "together, `batch`", "one by one, `batch`", "one by one, `support`"]
+    return Table(header, cells, "")
+
+
+def ways(found: Record) -> Table:
+    """Return the accuracy for other numbers of classes than in training."""
+    rows = found["parts"]["other ways"]
+    cells = [[str(row["ways"]), _percent(row), f"{100 / row['ways']:.0f}"] for row in rows]
+    return Table(["classes", "accuracy, %", "chance, %"], cells, "")
+
+
+def _percent(row: dict[str, Any]) -> str:
+    return f"{100 * row['accuracy']:.1f} ± {100 * row['ci95']:.1f}"
+
+
 def gap(found: Record) -> Table:
     """Return the part of the gap to the oracle that each method closes, beside the paper's."""
     name = found["experiment"].removeprefix("meta-RL: ")
@@ -351,6 +373,8 @@ TABLES: dict[str, Callable[[Record], Table]] = {
     "largest": largest,
     "compiling": compiling,
     "gap": gap,
+    "neighbours": neighbours,
+    "ways": ways,
     **{problem: _methods(problem) for problem in ("sinusoid", "glyphs", "omniglot")},
 }
 """Tables of files of measurements, by the word that stands behind the file in a mark."""

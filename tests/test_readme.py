@@ -29,4 +29,5 @@ def test_the_core_line_is_what_the_readme_shows():
 
 def test_it_fits_on_a_screen_or_so():
     assert len(README.encode()) <= 9_000
-    assert set(SNIPPETS) == {"own_data", "core"}
+    # That of photos runs in tests/experiments/test_classify.py, where there is a trained model.
+    assert set(SNIPPETS) == {"own_data", "core", "photos"}

@@ -1,9 +1,9 @@
 """Photos classified one by one and together, and for other numbers of classes than in training.
 
 Each published model file is tested on the same tasks of its test classes, with 15 queries for each:
-predicted all together, as in papers; each alone, by the same norm; and both by the statistics of
-the support set (``norm="support"``, of the very same weights). One of them is then asked for fewer
-and for more classes than it was trained with.
+predicted all together, as in papers; each alone, by the same norm; and each alone by the statistics
+of the support set (``norm="support"``, of the very same weights). One of them is then asked for
+fewer and for more classes than it was trained with.
 
     python -m experiments.benchmark --suite=neighbours --output=results/neighbours.json \\
         --data_dir=data
@@ -27,8 +27,9 @@ RESULTS = Path(__file__).parents[2] / "results"
 MODELS = (
     "omniglot/5way1shot_dense.npz",
     "neighbours/omniglot_5way1shot_13000.npz",
-    "neighbours/miniimagenet_5way1shot_prototypical_300.npz",
 )
+# By the statistics of the support set both are the same, to which a test holds them.
+WAYS_TO_PREDICT = (("batch", "together"), ("batch", "one by one"), ("support", "one by one"))
 OTHER_WAYS = (2, 3, 5, 10, 20)
 QUERIES = 15
 TASKS = 100
@@ -59,12 +60,12 @@ def measure(
     recipe = model.recipe
     sampler = _sampler(model, recipe.ways, queries, data_dir)
     rows = []
-    for norm in ("batch", "support"):
+    for norm, predicted in WAYS_TO_PREDICT:
         learner = recipes.learner(recipe._replace(norm=norm))
-        for name, tested in (("together", learner), ("one by one", one_by_one(learner))):
-            row = {"model": path.stem, "method": recipe.method, "network": recipe.network}
-            row |= {"norm": norm, "predicted": name}
-            rows.append(row | _score(tested, model.meta_params, sampler, num_tasks))
+        tested = one_by_one(learner) if predicted == "one by one" else learner
+        row = {"model": path.stem, "method": recipe.method, "network": recipe.network}
+        row |= {"norm": norm, "predicted": predicted}
+        rows.append(row | _score(tested, model.meta_params, sampler, num_tasks))
     return rows
 
 

@@ -111,10 +111,10 @@ def build(config: Config, image_shape: tuple[int, ...], classes: int, mesh: Mesh
     if config.method in recipes.GRADIENT_BASED:
         options["remat"] = config.train.remat
 
-        def learner(inner_lr: float) -> Learner:
+        def by_step_size(inner_lr: float) -> Learner:
             return recipes.learner(trained._replace(inner_lr=inner_lr), **options)
 
-        return _episodic(config, learner(config.train.inner_lr), Tested(learner))
+        return _episodic(config, by_step_size(config.train.inner_lr), Tested(by_step_size))
     if config.method == "statistician":
         learner, sample = recipes.statistician(trained, **options)
     else:

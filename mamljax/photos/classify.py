@@ -137,20 +137,27 @@ def predict(classifier: Classifier, photos: Sequence[Photo]) -> list[Prediction]
         warnings.warn(NEIGHBOURS, stacklevel=2)
     inputs = prepared(photos, functools.partial(prepare, pixels=classifier.pixels))
     size = len(inputs) if classifier.recipe.norm == "batch" else AT_A_TIME
-    call = jax.jit(functools.partial(probabilities, classifier))
-    rows = [np.asarray(call(inputs[i : i + size])) for i in range(0, len(inputs), size)]
+    rows = [
+        np.asarray(probabilities(classifier, inputs[i : i + size]))
+        for i in range(0, len(inputs), size)
+    ]
     return [
         _prediction(photo, index, row, classifier.classes)
         for index, (photo, row) in enumerate(zip(photos, np.concatenate(rows), strict=True))
     ]
 
 
-def probabilities(classifier: Classifier, inputs: Array) -> Array:
-    """Probabilities of the classes, ``[b, H, W, ch] -> [b, N]``; pure, to be compiled or exported.
+def probabilities(classifier: Classifier, inputs: Array | np.ndarray) -> Array:
+    """Probabilities of the classes, ``[b, H, W, ch] -> [b, N]``; compiled once for each ``b``.
 
     The softmax of what the learner predicts, which is what its loss takes.
     """
-    return jax.nn.softmax(classifier.learner.predict(classifier.params, inputs), axis=-1)
+    return _probabilities(classifier.learner, classifier.params, inputs)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _probabilities(learner: Learner, params: Params, inputs: Array) -> Array:
+    return jax.nn.softmax(learner.predict(params, inputs), axis=-1)
 
 
 def prepared(photos: Sequence[Photo], prepare: Any) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 from pathlib import Path
 
 import jax
@@ -14,7 +15,7 @@ from mamljax.photos.classify import NEIGHBOURS, Classifier, probabilities
 FORMATS = ("stablehlo", "onnx")
 
 
-def export(classifier: Classifier, path: Path, format: str = "stablehlo") -> None:
+def export(classifier: Classifier, path: str | os.PathLike, format: str = "stablehlo") -> None:
     """Write ``images [b, H, W, ch] -> probabilities [b, N]``, for any number of images.
 
     Beside the file lies another one of its name with ``.json``: the classes, in the order of the
@@ -24,7 +25,7 @@ def export(classifier: Classifier, path: Path, format: str = "stablehlo") -> Non
       classifier: adapted, with any norm but that of the batch.
       path: of the file.
       format: ``stablehlo`` (`jax.export`; runs on CPU and on NVIDIA GPU wherever jax does) or
-        ``onnx`` (by jax2onnx).
+        ``onnx`` (by jax2onnx, ``pip install 'mamljax[onnx]'``).
 
     Raises:
       ArgumentError: for an unknown format, or a classifier whose predictions depend on each other.
@@ -60,7 +61,7 @@ def _stablehlo(classifier: Classifier, path: Path) -> None:
 
 def _onnx(classifier: Classifier, path: Path) -> None:
     checks.require("jax2onnx", "writing ONNX")
-    from jax2onnx import to_onnx
+    from jax2onnx import to_onnx  # pyright: ignore[reportMissingImports]
 
     call = functools.partial(probabilities, classifier)
     to_onnx(call, [("B", *classifier.pixels.shape)], return_mode="file", output_path=str(path))

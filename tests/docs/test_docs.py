@@ -61,6 +61,11 @@ def images_are_learned(scope):
     assert scope["labels"].shape == (10,)
 
 
+def photos_are_told_apart(scope):
+    assert len(scope["right"]) == 18
+    assert sum(scope["right"]) >= 14  # chance is 6
+
+
 def algorithms_differ_as_told(scope):
     error, plain, noisy = scope["error"], scope["plain"], scope["noisy_test"]
     maml, robust = scope["plain_params"], scope["robust_params"]
@@ -104,6 +109,7 @@ PROMISES = {
     "reference/algorithms.md": methods_combine,
     "tutorials/sinusoid.md": sinusoid_learns,
     "tutorials/images.md": images_are_learned,
+    "tutorials/photos.md": photos_are_told_apart,
     "tutorials/algorithm.md": algorithms_differ_as_told,
     "tutorials/scale.md": memory_shrinks,
     "tutorials/report.md": report_is_left,
