@@ -10,6 +10,7 @@ Suites, each described at the top of its module:
     growth       how time and memory grow, and what fits                               growth.py
     compile      how long compiling takes                                           compiling.py
     gpu          what only a GPU can tell                                                 gpu.py
+    streaming    image sets on disk beside those in memory                          streaming.py
     methods      all methods on the same tasks, instead of libraries                  methods.py
 """
 
@@ -29,6 +30,7 @@ from experiments.benchmark import (
     race,
     speed,
     steps,
+    streaming,
 )
 from experiments.benchmark.measure import Options
 
@@ -40,6 +42,7 @@ SUITES: dict[str, Callable[[Path, Options], object]] = {
     "growth": growth.run,
     "compile": compiling.run,
     "gpu": gpu.run,
+    "streaming": streaming.run,
     "methods": methods.run,
 }
 

@@ -28,6 +28,7 @@ def load(
     resize: bool = False,
     fractions: Sequence[float] | None = None,
     seed: int = 0,
+    in_memory: bool = True,
 ) -> ImageSet:
     """One split of an image set, as uint8 arrays by class.
 
@@ -52,6 +53,8 @@ def load(
       fractions: for ``"folder"``, where all classes lie in ``train`` or in no split at all: the
         shares of train, validation and test, such as ``(0.8, 0.1, 0.1)``.
       seed: decides which class belongs to which of these.
+      in_memory: False leaves the images on disk, as `mamljax.tasks.Stored`, and has samplers read
+        those that they draw.
 
     Raises:
       ArgumentError: for unknown names or options that do not belong to the source.
@@ -74,7 +77,7 @@ def load(
     else:
         described = SOURCES[source]()
     place = cache.default_folder() if cache_dir is None else Path(cache_dir)
-    found = cache.read(described, choose, folder, place)
+    found = cache.read(described, choose, folder, place, in_memory=in_memory)
     if source == "folder":
         prefix = f"{split if shares is None else 'train'}/"
         return found._replace(names=tuple(name.removeprefix(prefix) for name in found.names))

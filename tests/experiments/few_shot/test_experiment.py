@@ -158,6 +158,16 @@ def test_without_validation_classes_the_last_checkpoint_is_tested(config, tmp_pa
     assert train["tested_checkpoint"] == 6
 
 
+def test_images_on_disk_give_the_run_of_those_in_memory(config, tmp_path):
+    expected = experiment.run(config, tmp_path / "memory")
+    config.data.in_memory = False
+    found = experiment.run(config, tmp_path / "disk")
+    assert found["results"] == expected["results"]
+    arrays = weights_of(tmp_path / "memory")
+    for name, array in weights_of(tmp_path / "disk").items():
+        np.testing.assert_array_equal(array, arrays[name], err_msg=name)
+
+
 def test_classes_of_train_alone_are_divided_by_a_seed(config, folder, tmp_path):
     root = tmp_path / "undivided"
     shutil.copytree(folder / "train", root / "train")
