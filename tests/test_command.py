@@ -49,7 +49,8 @@ def test_experiments_are_listed_and_no_other_module():
     assert said.returncode == 2
     names = [line.split()[0] for line in said.stdout.splitlines() if line.startswith("    ")]
     assert names == [
-        "cifar_fs", "locomotion", "miniimagenet", "navigation", "omniglot", "sinusoid",
+        "cifar_fs", "cub", "locomotion", "miniimagenet", "navigation", "omniglot", "sinusoid",
+        "tieredimagenet",
     ]  # fmt: skip
     assert call("train", "--help").returncode == 0
 

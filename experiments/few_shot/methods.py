@@ -10,6 +10,7 @@ from mamljax import baselines, fomaml, maml, models, tasks
 from mamljax.algorithms import context_vector, meta_lstm
 from mamljax.data import ImageSet
 from mamljax.losses import cross_entropy
+from mamljax.models.resnet import WIDTHS
 from mamljax.partition import all_but, all_parameters
 from mamljax.tasks import episodes
 from mamljax.tasks.augment import Augment
@@ -58,6 +59,10 @@ def network(config: Config, outputs: int | None) -> Model:
     if config.model.network == "dense":
         layers = (256, 128, 64, 64) if outputs is None else (256, 128, 64, 64, outputs)
         return models.mlp(layers, init="truncated_normal", **norm)
+    if config.model.network == "resnet12":
+        first = config.model.filters or WIDTHS[0]
+        widths = [width * first // WIDTHS[0] for width in WIDTHS]
+        return models.resnet12(outputs, widths=widths, **norm)
     convolutional = {"omniglot": models.omniglot_net, "miniimagenet": models.miniimagenet_net}
     filters = {"filters": config.model.filters} if config.model.filters else {}
     return convolutional[config.model.network](outputs, **norm, **filters)
@@ -182,5 +187,5 @@ METRIC = {
     "siamese": baselines.siamese,
     "memory": baselines.memory_module,
 }
-NETWORKS = ("omniglot", "miniimagenet", "dense")
+NETWORKS = ("omniglot", "miniimagenet", "resnet12", "dense")
 METHODS = (*GRADIENT_BASED, *METRIC, "mann", "statistician", "pretrained")

@@ -9,12 +9,14 @@ from mamljax.models.mlp import MLP, mlp
 from mamljax.models.nnx import from_nnx
 from mamljax.models.norm import Norm
 from mamljax.models.policy import Gaussian, gaussian_policy
+from mamljax.models.resnet import ResNet12, resnet12
 
 __all__ = [
     "MLP",
     "ConvNet",
     "Gaussian",
     "Norm",
+    "ResNet12",
     "conv_net",
     "convolution",
     "from_function",
@@ -25,5 +27,6 @@ __all__ = [
     "miniimagenet_net",
     "mlp",
     "omniglot_net",
+    "resnet12",
     "with_context",
 ]

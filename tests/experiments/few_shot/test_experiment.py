@@ -10,7 +10,7 @@ import optax
 import pytest
 from PIL import Image
 
-from configs import cifar_fs, miniimagenet, omniglot
+from configs import cifar_fs, miniimagenet, omniglot, tieredimagenet
 from configs.base import few_shot
 from experiments.few_shot import experiment, methods
 from mamljax import Batch, data, models
@@ -317,10 +317,10 @@ def test_published_weights_evaluate(config, tmp_path, randomised):
 @pytest.mark.parametrize(
     ("module", "settings"),
     [(omniglot, [*omniglot.SETTINGS, "quick"]), (miniimagenet, miniimagenet.SETTINGS),
-     (cifar_fs, cifar_fs.SETTINGS)],
+     (cifar_fs, cifar_fs.SETTINGS), (tieredimagenet, tieredimagenet.SETTINGS[:1])],
 )  # fmt: skip
 def test_every_variant_builds(module, settings):
-    shape = {omniglot: (28, 28, 1), miniimagenet: (84, 84, 3), cifar_fs: (32, 32, 3)}[module]
+    shape = {omniglot: (28, 28, 1), cifar_fs: (32, 32, 3)}.get(module, (84, 84, 3))
     for setting in settings:
         for option in ("", *few_shot.OPTIONS) if setting != "quick" else ("",):
             config = module.get_config(f"{setting}_{option}".strip("_"))
