@@ -11,6 +11,7 @@ from mamljax import checks
 from mamljax.checks import ArgumentError
 from mamljax.sharding import on_all_devices, over_tasks, tasks_at_a_time
 from mamljax.tasks.sampling import as_partial, check_sampler, check_task, placed, places
+from mamljax.tasks.stored import read_ahead
 from mamljax.types import Array, Drawn, Learner, LossFn, Params, Sampler, Task
 
 DIVERGENCE = 10.0
@@ -90,12 +91,15 @@ def evaluate(
     if task_chunk is not None:
         checks.at_least("task_chunk", task_chunk, 1)
     meta_params = on_all_devices(meta_params, mesh)  # training may have left them on others
+    key = jax.random.key(0) if key is None else key
     source = as_partial(sampler) if sampler is not None else on_all_devices(tasks, mesh)
+    if sampler is not None:
+        read_ahead(source, lambda: jax.random.split(jax.random.split(key)[0], number)[None], mesh)
     scores, losses, further_scores = _jitted_curves(
         learner,
         source,
         meta_params,
-        jax.random.key(0) if key is None else key,
+        key,
         num_tasks=number,
         num_steps=num_steps,
         metric=metric,

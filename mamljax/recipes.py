@@ -23,6 +23,7 @@ from mamljax.baselines import statistician as statistician_of
 from mamljax.checks import ArgumentError
 from mamljax.losses import cross_entropy
 from mamljax.models.norm import CHOICES
+from mamljax.models.resnet import WIDTHS
 from mamljax.partition import all_but, all_parameters
 from mamljax.types import Learner, Model, Params, Partition
 
@@ -35,7 +36,7 @@ METRIC = {
 }
 METHODS = (*GRADIENT_BASED, *METRIC, "mann", "statistician", "pretrained")
 CONVOLUTIONAL = {"omniglot": models.omniglot_net, "miniimagenet": models.miniimagenet_net}
-NETWORKS = (*CONVOLUTIONAL, "dense")
+NETWORKS = (*CONVOLUTIONAL, "resnet12", "dense")
 
 ANY_WAYS = ("maml", "fomaml", *METRIC, "statistician", "pretrained")
 """Methods that can adapt to another number of classes than they were trained with."""
@@ -46,7 +47,7 @@ class Recipe(NamedTuple):
 
     method: one of `METHODS`.
     network: one of `NETWORKS`.
-    filters: of every convolution; 0 for the network's own number.
+    filters: of every convolution, of resnet12 in its first block; 0 for the network's own number.
     norm, norm_scale, norm_offset: see `models.conv_net`.
     adapt_norm: whether the norms' parameters adapt in the inner loop.
     context_channels: of the context (``method="context"``).
@@ -88,6 +89,10 @@ def network(recipe: Recipe, outputs: int | None) -> Model:
     if recipe.network == "dense":
         layers = (256, 128, 64, 64) if outputs is None else (256, 128, 64, 64, outputs)
         return models.mlp(layers, init="truncated_normal", **norm)
+    if recipe.network == "resnet12":
+        first = recipe.filters or WIDTHS[0]
+        widths = [width * first // WIDTHS[0] for width in WIDTHS]
+        return models.resnet12(outputs, widths=widths, **norm)
     return CONVOLUTIONAL[recipe.network](outputs, **norm, **_filters(recipe))
 
 

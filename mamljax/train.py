@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from mamljax import checks
 from mamljax.tasks.sampling import as_partial, sample_tasks
+from mamljax.tasks.stored import read_ahead
 from mamljax.types import Batch, Metrics, PerStep, Sampler, StepFn, Task, TrainState
 
 
@@ -114,6 +115,8 @@ def fit(
     while done < num_steps:
         length = min(steps_per_call, num_steps - done)
         started = time.perf_counter()
+        steps = np.arange(done, done + length)
+        read_ahead(sampler, lambda steps=steps: _keys_of_tasks(key, steps, meta_batch), mesh)
         state, metrics, finite = run(state, sampler, key, length)
         metrics = jax.tree.map(lambda x, n=length: np.asarray(x)[:n], metrics)
         seconds = time.perf_counter() - started
@@ -134,6 +137,12 @@ def fit(
 def _task_key(key, step):
     """The key of the tasks of meta-iteration `step`, counted from 0."""
     return jax.random.fold_in(jax.random.split(key)[0], step)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _keys_of_tasks(key, steps, num_tasks):
+    """The key of every task of some meta-iterations, ``[steps, T]``."""
+    return jax.vmap(lambda step: jax.random.split(_task_key(key, step), num_tasks))(steps)
 
 
 def _compile_loop(step_fn, draw, longest, arguments):

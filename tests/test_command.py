@@ -68,7 +68,8 @@ def test_experiments_are_listed_and_no_other_module():
     lines = said.stdout.splitlines()
     names = [line.split()[0] for line in lines if line[:4] == " " * 4 != line[4:8]]
     assert names == [
-        "cifar_fs", "locomotion", "miniimagenet", "navigation", "omniglot", "sinusoid",
+        "cifar_fs", "cub", "locomotion", "miniimagenet", "navigation", "omniglot", "sinusoid",
+        "tieredimagenet",
     ]  # fmt: skip
     assert call("train", "--help").returncode == 0
 

@@ -37,7 +37,8 @@ LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 SHELVES = [
     {"harness"},
     {"few_shot", "meta_rl", "regression"},
-    {"sinusoid", "omniglot", "miniimagenet", "cifar_fs", "navigation", "locomotion"},
+    {"sinusoid", "omniglot", "miniimagenet", "tieredimagenet", "cub", "cifar_fs"}
+    | {"navigation", "locomotion"},
     {"prepare", "classify"},
     {"reproduction", "summary"},
     {"results"},

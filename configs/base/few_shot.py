@@ -58,13 +58,16 @@ def base(source: str, network: str, variant: Variant) -> Any:
     config.cpu_threads = Amount(0)  # threads that one operation may use, 0 for all cores
 
     config.data = ConfigDict()
-    # omniglot, miniimagenet, cifar_fs, fc100; folder for your own images; glyphs, characters drawn
-    # from fonts, needs no files and runs anywhere.
+    # omniglot, miniimagenet, cifar_fs, fc100, tieredimagenet, cub; folder for your own images;
+    # glyphs, characters drawn from fonts, needs no files and runs anywhere.
     config.data.source = source
     config.data.dir = f"data/{source}"  # where the files of the set are
     config.data.cache = ""  # where the prepared set is kept, ~/.cache/mamljax/data by default
     config.data.scheme = ""  # which classes train and test, see mamljax.data.SCHEMES
     config.data.download = False  # fetch what is missing (omniglot only)
+    # Keep all images in memory. Else they are read from the prepared set as they are drawn, the
+    # same ones, which is for sets that are too large.
+    config.data.in_memory = True
     config.data.image_size = Count((84, 84))  # height and width of your own images (source=folder)
     config.data.resize = False  # bring your own images to that size instead of refusing others
     config.data.grayscale = False  # read your own images in one channel instead of three
@@ -92,9 +95,11 @@ def base(source: str, network: str, variant: Variant) -> Any:
     config.task.shots = Count(shots)  # support images per class
 
     config.model = ConfigDict()
-    # omniglot (strided convolutions), miniimagenet (max-pooling) or dense: the paper's networks.
+    # omniglot (strided convolutions), miniimagenet (max-pooling) or dense: the paper's networks; or
+    # resnet12, of Lee et al. 2019.
     config.model.network = "dense" if option == "dense" else network
-    config.model.filters = Amount(0)  # filters of every convolution, 0 for the network's own number
+    # Filters of every convolution, of resnet12 in its first block; 0 for the network's own number.
+    config.model.filters = Amount(0)
     # By statistics of the current batch; or support (predictions by those of the support set, so
     # that they do not depend on each other), layer, none.
     config.model.norm = "batch"
@@ -143,6 +148,21 @@ def base(source: str, network: str, variant: Variant) -> Any:
     # Step sizes; the one that is best on average over the inner steps is taken.
     config.tune.candidates = Amount((0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0))
     return config
+
+
+def resnet12(source: str, variant: Variant) -> Any:
+    """The config of a large set of photos: a ResNet-12, images on disk, queries of 15 per class."""
+    config = base(source, "resnet12", variant)
+    config.data.in_memory = False
+    config.data.augment.flip = True
+    config.data.augment.crop = 8
+    config.data.augment.colour = 0.4
+    config.model.norm_scale = True
+    config.train.queries = 15
+    config.train.clip = 2.0  # as for miniImagenet
+    config.train.minibatch = 128
+    config.evaluate.queries = (15,)
+    return with_protocol(config, variant)
 
 
 def with_protocol(config: Any, variant: Variant) -> Any:

@@ -11,6 +11,7 @@ Suites, each described at the top of its module:
     compile      how long compiling takes                                           compiling.py
     gpu          what only a GPU can tell                                                 gpu.py
     neighbours   photos predicted together and one by one                     neighbours.py
+    streaming    image sets on disk beside those in memory                          streaming.py
     methods      all methods on the same tasks, instead of libraries                  methods.py
 """
 
@@ -31,6 +32,7 @@ from experiments.benchmark import (
     race,
     speed,
     steps,
+    streaming,
 )
 from experiments.benchmark.measure import Options
 
@@ -43,6 +45,7 @@ SUITES: dict[str, Callable[[Path, Options], object]] = {
     "compile": compiling.run,
     "gpu": gpu.run,
     "neighbours": neighbours.run,
+    "streaming": streaming.run,
     "methods": methods.run,
 }
 

@@ -139,6 +139,7 @@ def load(config: Config, split: str) -> ImageSet:
             data_dir=config.data.dir or None,
             cache_dir=config.data.cache or None,
             download=config.data.download,
+            in_memory=config.data.in_memory,
             **options,
         )
 
@@ -176,6 +177,8 @@ def trained_run(setting: Setting, workdir: Path) -> Run:
         meta_batch=method.meta_batch,
         depends_on=depends_on(config),
         validate=validate,
+        # Each process, and each device, reads the images of its own tasks.
+        mesh=None if config.data.in_memory else training_mesh(method.meta_batch),
     )
     return train(training, setting.keys["train"], config.log, workdir)
 

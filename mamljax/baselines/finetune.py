@@ -16,6 +16,7 @@ from mamljax.losses import cross_entropy
 from mamljax.meta import backprop
 from mamljax.tasks.augment import Augment
 from mamljax.tasks.episodes import augmented, images_per_class, unit_interval
+from mamljax.tasks.stored import Stored, stored_or_on_device
 from mamljax.types import Array, Batch, Learner, Model, Partition, Sampler, Task
 
 
@@ -65,7 +66,7 @@ def fine_tune(
 
 
 def minibatches(
-    images: Array | np.ndarray,
+    images: Array | np.ndarray | Stored,
     *,
     size: int,
     counts: Array | np.ndarray | None = None,
@@ -79,7 +80,7 @@ def minibatches(
     of 1 to have batch normalisation see the whole minibatch at once.
 
     Args:
-      images: uint8 ``[C, M, H, W, ch]``, class by class.
+      images: uint8 ``[C, M, H, W, ch]``, class by class; `Stored` ones stay on disk.
       size: examples per minibatch.
       counts: ``[C]``, images of each class; rows beyond are padding. All ``M`` by default.
       augment: random changes of every image, see `tasks.augment`.
@@ -106,4 +107,4 @@ def minibatches(
         return Task(support=(), query=Batch(decode(drawn), labels))
 
     # The images travel as an argument: as a constant they would be copied into every program.
-    return Partial(sampler, jnp.asarray(images), jnp.asarray(np.cumsum(counts), jnp.int32))
+    return Partial(sampler, stored_or_on_device(images), jnp.asarray(np.cumsum(counts), jnp.int32))

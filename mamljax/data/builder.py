@@ -1,4 +1,4 @@
-"""The one TensorFlow Datasets builder: image classes, one record each, in ArrayRecord files.
+"""The one TensorFlow Datasets builder: images class by class, a record each, in ArrayRecord files.
 
 Importing this module imports tensorflow_datasets; neither reading nor writing needs TensorFlow.
 """
@@ -25,17 +25,17 @@ class ImageClasses(tfds.core.ShardBasedBuilder, skip_registration=True):
     """Classes of images ``[*shape]``, in the order given; only preparing them needs `classes`."""
 
     name = "image_classes"
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
 
     def __init__(self, data_dir: Path, shape: Sequence[int], classes: Sequence[ImageClass] = ()):
         self._shape, self._classes = tuple(shape), classes
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        images = tfds.features.Tensor(
-            shape=(None, *self._shape), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
+        image = tfds.features.Tensor(
+            shape=self._shape, dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
         )
-        features = tfds.features.FeaturesDict({"name": tfds.features.Text(), "images": images})
+        features = tfds.features.FeaturesDict({"name": tfds.features.Text(), "image": image})
         return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Sequence[Callable]]:
@@ -48,4 +48,5 @@ class ImageClasses(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 def _records(classes: Sequence[ImageClass]) -> Iterator[tuple[str, dict[str, Any]]]:
     for item in classes:
-        yield item.name, {"name": item.name, "images": item.read()}
+        for i, image in enumerate(item.read()):
+            yield f"{item.name} {i}", {"name": item.name, "image": image}

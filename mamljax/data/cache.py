@@ -19,8 +19,13 @@ from mamljax.data.images import WRONG_SIZE
 from mamljax.data.sources import ImageClass, Source
 from mamljax.running.files import sealed, unsealed, write_json
 from mamljax.running.progress import progress
+from mamljax.tasks.stored import Stored
 
 MANIFEST = "manifest.json"
+FORM = "-images"
+"""Ends the name of a prepared set's folder; to be changed with the form of what is in it."""
+AT_A_TIME = 64
+"""Images that are read at a time."""
 SHOWN = 20
 """Lines of an error on many files; a file has the rest."""
 
@@ -32,12 +37,12 @@ class ImageSet(NamedTuple):
     """Images by class.
 
     images: uint8 ``[classes, most images of a class, height, width, channels]``; rows from
-      ``counts[c]`` on are zeros.
+      ``counts[c]`` on are zeros. `Stored` ones, of the same shape, stay on disk.
     counts: int ``[classes]``.
     names: class names.
     """
 
-    images: np.ndarray
+    images: Any
     counts: np.ndarray
     names: tuple[str, ...]
 
@@ -60,21 +65,30 @@ def default_folder() -> Path:
     return Path(base) / "mamljax" / "data"
 
 
-def read(source: Source, choose: Choose, data_dir: Path | None, cache_dir: Path) -> ImageSet:
+def read(
+    source: Source,
+    choose: Choose,
+    data_dir: Path | None,
+    cache_dir: Path,
+    *,
+    in_memory: bool = True,
+) -> ImageSet:
     """The chosen classes of a set, which is prepared first if it is not, or not from these files.
 
-    Without a `data_dir` the set is taken as it was last prepared.
+    Without a `data_dir` the set is taken as it was last prepared. Not `in_memory`, its images are
+    `Stored`.
 
     Raises:
       DataError: if that takes files that are not there or are broken.
     """
     checks.require("tensorflow_datasets", "an image set", package="tensorflow-datasets")
-    home = cache_dir / source.key
+    home = cache_dir / f"{source.key}{FORM}"
+    load = _read if in_memory else _open
     files = _look(source, data_dir)
     try:
         manifest = _manifest(home, files)
         if manifest is not None:
-            return _read(home, source.shape, manifest, choose)
+            return load(home, source.shape, manifest, choose)
     except Damage as damage:
         what = f"the prepared {source.title} in {home} is damaged ({damage})"
         if files is None:
@@ -86,7 +100,7 @@ def read(source: Source, choose: Choose, data_dir: Path | None, cache_dir: Path)
     _prepare(source, files, home)
     manifest = _manifest(home, files)
     assert manifest is not None
-    return _read(home, source.shape, manifest, choose)
+    return load(home, source.shape, manifest, choose)
 
 
 def _look(source: Source, data_dir: Path | None) -> list[File] | None:
@@ -107,26 +121,84 @@ def _manifest(home: Path, files: list[File] | None) -> Manifest | None:
     return manifest if files is None or manifest.made_from == fingerprint(files) else None
 
 
-def _read(home: Path, shape: Sequence[int], manifest: Manifest, choose: Choose) -> ImageSet:
+class _Records(NamedTuple):
+    """The records of a prepared set: its images, class by class.
+
+    starts: the first record of each chosen class, ``[classes]``.
+    counts: the records of each chosen class, ``[classes]``.
+    names: of the chosen classes.
+    source: what reads a list of records.
+    """
+
+    starts: np.ndarray
+    counts: np.ndarray
+    names: tuple[str, ...]
+    source: Any
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """Turn whatever a broken file makes the readers raise into `Damage`."""
+    try:
+        yield
+    except (ImportError, MemoryError):
+        raise  # no fault of the files
+    except Exception as error:
+        raise Damage(str(error)) from error
+
+
+def _records(home: Path, shape: Sequence[int], manifest: Manifest, choose: Choose) -> _Records:
     from mamljax.data.builder import SPLIT, ImageClasses
 
     names = tuple(choose(manifest.names))
-    try:
-        rows = [manifest.names.index(name) for name in names]
-        counts = np.array([manifest.counts[row] for row in rows])
-        images = np.zeros((len(rows), max(counts), *shape), np.uint8)
+    with _readable():
+        chosen = [manifest.names.index(name) for name in names]
+        ends = np.cumsum(manifest.counts)
         builder: Any = ImageClasses(home, shape)  # TFDS hides its signatures from type checkers
-        records = builder.as_data_source(SPLIT)
-        for i, row in enumerate(rows):
-            record = records[row]
-            if record["name"].decode() != names[i] or len(record["images"]) != counts[i]:
-                raise ArgumentError(f"class {names[i]!r} is not what it should be")
-            images[i, : counts[i]] = record["images"]
-    except (ImportError, MemoryError):
-        raise  # no fault of the files
-    except Exception as error:  # a broken file can make the readers raise anything
-        raise Damage(str(error)) from error
-    return ImageSet(images, counts, names)
+        source = builder.as_data_source(SPLIT)
+        if len(source) != ends[-1]:
+            raise ArgumentError(f"it holds {len(source)} images instead of {ends[-1]}")
+        counts = np.array([manifest.counts[i] for i in chosen])
+        return _Records(ends[chosen] - counts, counts, names, source)
+
+
+def _read(home: Path, shape: Sequence[int], manifest: Manifest, choose: Choose) -> ImageSet:
+    """The chosen classes in memory."""
+    records = _records(home, shape, manifest, choose)
+    with _readable():
+        images = np.zeros((len(records.names), max(records.counts), *shape), np.uint8)
+        for i, (start, count) in enumerate(zip(records.starts, records.counts, strict=True)):
+            # Some at a time: all records of a class are more than its images.
+            for at in range(0, count, AT_A_TIME):
+                rows = range(start + at, start + min(at + AT_A_TIME, count))
+                for place, record in enumerate(records.source.__getitems__([*map(int, rows)]), at):
+                    if record["name"].decode() != records.names[i]:
+                        raise ArgumentError(f"class {records.names[i]!r} is not what it should be")
+                    images[i, place] = record["image"]
+    return ImageSet(images, records.counts, records.names)
+
+
+def _open(home: Path, shape: Sequence[int], manifest: Manifest, choose: Choose) -> ImageSet:
+    """The chosen classes on disk."""
+    records = _records(home, shape, manifest, choose)
+    with _readable():
+        firsts = records.source.__getitems__([*map(int, records.starts)])
+        if [record["name"].decode() for record in firsts] != [*records.names]:
+            raise ArgumentError("its classes are not what they should be")
+
+    def read(at: np.ndarray) -> np.ndarray:
+        rows = records.starts[at[:, 0]] + at[:, 1]
+        try:
+            with _readable():
+                found = records.source.__getitems__([*map(int, rows)])
+        except Damage as damage:
+            raise DataError(
+                f"{home} is damaged ({damage}): delete it, and it is prepared again."
+            ) from damage
+        return np.stack([record["image"] for record in found])
+
+    most = (len(records.names), max(records.counts), *shape)
+    return ImageSet(Stored(read, most), records.counts, records.names)
 
 
 def _prepare(source: Source, files: list[File], home: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from mamljax import checks
 from mamljax.checks import ArgumentError
-from mamljax.data import cache, cifar100, folders, miniimagenet, omniglot
+from mamljax.data import cache, cifar100, cub, folders, miniimagenet, omniglot, tieredimagenet
 from mamljax.data.cache import ImageSet
 from mamljax.data.sources import ImageClass, Source
 from mamljax.data.splits import SCHEMES, SPLITS, seventy_ten_twenty, split_names
@@ -28,6 +28,7 @@ def load(
     resize: bool = False,
     fractions: Sequence[float] | None = None,
     seed: int = 0,
+    in_memory: bool = True,
 ) -> ImageSet:
     """One split of an image set, as uint8 arrays by class.
 
@@ -37,7 +38,8 @@ def load(
     Args:
       source: ``"omniglot"`` (1623 classes of 20, 28 x 28, ink 255), ``"miniimagenet"`` (100 of 600,
         84 x 84 x 3), ``"cifar_fs"`` and ``"fc100"`` (both CIFAR-100: 100 of 600, 32 x 32 x 3),
-        ``"glyphs"`` (drawn from fonts, no files needed) or ``"folder"`` (your own).
+        ``"tieredimagenet"`` (608 of 732 to 1,300, 84 x 84 x 3), ``"cub"`` (200 of 41 to 60, 84 x 84
+        x 3), ``"glyphs"`` (drawn from fonts, no files needed) or ``"folder"`` (your own).
       split: ``"train"``, ``"validation"`` or ``"test"``.
       data_dir: where the files of the set are, themselves or in a folder named after it (for both
         CIFAR sets ``cifar100``). None takes what was prepared before.
@@ -52,6 +54,8 @@ def load(
       fractions: for ``"folder"``, where all classes lie in ``train`` or in no split at all: the
         shares of train, validation and test, such as ``(0.8, 0.1, 0.1)``.
       seed: decides which class belongs to which of these.
+      in_memory: False leaves the images on disk, as `mamljax.tasks.Stored`, and has samplers read
+        those that they draw.
 
     Raises:
       ArgumentError: for unknown names or options that do not belong to the source.
@@ -74,7 +78,7 @@ def load(
     else:
         described = SOURCES[source]()
     place = cache.default_folder() if cache_dir is None else Path(cache_dir)
-    found = cache.read(described, choose, folder, place)
+    found = cache.read(described, choose, folder, place, in_memory=in_memory)
     if source == "folder":
         prefix = f"{split if shares is None else 'train'}/"
         return found._replace(names=tuple(name.removeprefix(prefix) for name in found.names))
@@ -147,5 +151,7 @@ SOURCES: dict[str, Callable[[], Source]] = {
     "miniimagenet": miniimagenet.source,
     "cifar_fs": cifar100.source,
     "fc100": cifar100.source,
+    "tieredimagenet": tieredimagenet.source,
+    "cub": cub.source,
     "glyphs": _glyphs,
 }

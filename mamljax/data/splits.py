@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 
 from mamljax import checks
+from mamljax.data.ren import REN_TEST, REN_TRAIN, REN_VALIDATION
 
 # Omniglot's alphabets and their numbers of characters (Lake, Salakhutdinov, Tenenbaum 2015).
 ALPHABETS = {
@@ -145,12 +146,18 @@ ORESHKIN_VALIDATION = (
 )
 ORESHKIN_TEST = ("aquatic_mammals", "insects", "medium_mammals", "people")
 
+# Caltech-UCSD Birds 200 (Wah et al. 2011): species by their numbers. Chen et al. 2019 train on
+# every other one, and give the rest to validation and test in turn.
+CUB = tuple(f"{number:03d}" for number in range(1, 201))
+
 SPLITS = ("train", "validation", "test")
 SCHEMES = {
     "omniglot": ("code", "paper", "vinyals"),
     "miniimagenet": ("ravi",),
     "cifar_fs": ("bertinetto",),
     "fc100": ("oreshkin",),
+    "tieredimagenet": ("ren",),
+    "cub": ("chen",),
 }
 """The named splits of the sets that have any, the default first."""
 
@@ -165,7 +172,7 @@ def split_names(source: str, scheme: str | None = None) -> dict[str, tuple[str, 
     split of Vinyals et al., 1028 / 172 / 423, mostly by alphabet.
 
     Args:
-      source: ``"omniglot"``, ``"miniimagenet"``, ``"cifar_fs"`` or ``"fc100"``.
+      source: one of `SCHEMES`.
       scheme: one of `SCHEMES` for it; None for the first.
 
     Raises:
@@ -181,6 +188,8 @@ def split_names(source: str, scheme: str | None = None) -> dict[str, tuple[str, 
         "ravi": _ravi,
         "bertinetto": _bertinetto,
         "oreshkin": _oreshkin,
+        "ren": _ren,
+        "chen": _chen,
     }[scheme]()
 
 
@@ -216,7 +225,19 @@ def _vinyals() -> dict[str, tuple[str, ...]]:
 
 
 def _ravi() -> dict[str, tuple[str, ...]]:
-    listed = {"train": RAVI_TRAIN, "validation": RAVI_VALIDATION, "test": RAVI_TEST}
+    return _of_imagenet(RAVI_TRAIN, RAVI_VALIDATION, RAVI_TEST)
+
+
+def _ren() -> dict[str, tuple[str, ...]]:
+    return _of_imagenet(REN_TRAIN, REN_VALIDATION, REN_TEST)
+
+
+def _chen() -> dict[str, tuple[str, ...]]:
+    return {"train": CUB[::2], "validation": CUB[1::4], "test": CUB[3::4]}
+
+
+def _of_imagenet(*numbers: str) -> dict[str, tuple[str, ...]]:
+    listed = dict(zip(SPLITS, numbers, strict=True))
     return {split: tuple(f"n{number}" for number in text.split()) for split, text in listed.items()}
 
 

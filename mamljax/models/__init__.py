@@ -10,6 +10,7 @@ from mamljax.models.nnx import from_nnx
 from mamljax.models.norm import Norm
 from mamljax.models.policy import Categorical, Gaussian, categorical_policy, gaussian_policy
 from mamljax.models.recurrent import recurrent_policy
+from mamljax.models.resnet import ResNet12, resnet12
 
 __all__ = [
     "MLP",
@@ -17,6 +18,7 @@ __all__ = [
     "ConvNet",
     "Gaussian",
     "Norm",
+    "ResNet12",
     "categorical_policy",
     "conv_net",
     "convolution",
@@ -29,5 +31,6 @@ __all__ = [
     "mlp",
     "omniglot_net",
     "recurrent_policy",
+    "resnet12",
     "with_context",
 ]

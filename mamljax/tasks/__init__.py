@@ -6,5 +6,14 @@ from mamljax.tasks.episodes import episodes
 from mamljax.tasks.labelled import from_labelled
 from mamljax.tasks.sampling import sample_tasks
 from mamljax.tasks.sinusoid import sinusoid
+from mamljax.tasks.stored import Stored
 
-__all__ = ["augment", "episodes", "from_arrays", "from_labelled", "sample_tasks", "sinusoid"]
+__all__ = [
+    "Stored",
+    "augment",
+    "episodes",
+    "from_arrays",
+    "from_labelled",
+    "sample_tasks",
+    "sinusoid",
+]

@@ -1,4 +1,4 @@
-"""N-way K-shot episodes over images that are kept on the device as bytes."""
+"""N-way K-shot episodes over images that are kept as bytes, on the device or on disk."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,11 +11,12 @@ from mamljax import checks
 from mamljax.checks import ArgumentError
 from mamljax.tasks.augment import Augment
 from mamljax.tasks.choice import choose
+from mamljax.tasks.stored import Stored, stored_or_on_device
 from mamljax.types import Array, Batch, Sampler, Task
 
 
 def episodes(
-    images: Array | np.ndarray,
+    images: Array | np.ndarray | Stored,
     *,
     ways: int,
     shots: int,
@@ -29,7 +30,7 @@ def episodes(
     """A sampler of classification tasks: distinct classes, disjoint support and query images.
 
     Args:
-      images: uint8 ``[C, M, H, W, ch]``, class by class.
+      images: uint8 ``[C, M, H, W, ch]``, class by class; `Stored` ones stay on disk.
       ways: classes per task ``N``, labelled 0 to N - 1 in random order.
       shots: support images per class ``K``; inputs are ``[N * K, H, W, ch]``, labels ``[N * K]``.
       queries: query images per class ``Q``.
@@ -93,16 +94,18 @@ def episodes(
         return Task(batch(drawn[:, :shots], shots), batch(drawn[:, shots:], queries))
 
     # The images travel as an argument: as a constant they would be copied into every program.
-    return Partial(sampler, jnp.asarray(images), jnp.asarray(counts, jnp.int32))
+    return Partial(sampler, stored_or_on_device(images), jnp.asarray(counts, jnp.int32))
 
 
-def images_per_class(images: Array | np.ndarray, counts: Array | np.ndarray | None) -> np.ndarray:
+def images_per_class(
+    images: Array | np.ndarray | Stored, counts: Array | np.ndarray | None
+) -> np.ndarray:
     """The checked number of images of each class, ``[C]``.
 
     Raises:
       ArgumentError: unless the images are uint8 ``[C, M, H, W, ch]`` and the counts fit them.
     """
-    if np.ndim(images) != 5 or getattr(images, "dtype", None) != np.uint8:
+    if getattr(images, "ndim", 0) != 5 or getattr(images, "dtype", None) != np.uint8:
         raise ArgumentError(
             "images must be a uint8 array of shape [C, M, H, W, ch]; got "
             f"{getattr(images, 'dtype', type(images).__name__)} of shape {np.shape(images)}."

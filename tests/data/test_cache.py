@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from mamljax.data import DataError, cache
 from mamljax.data.files import at
@@ -58,8 +59,8 @@ def test_round_trip_of_classes_of_unequal_size(raw, home):
         for images, count, name in zip(*found, strict=True):
             np.testing.assert_array_equal(images[:count], images_of(name))
             assert not images[count:].any()
-    assert leftovers(home) == ["animals-1"]
-    assert sorted(path.name for path in (home / "animals-1").iterdir()) == [
+    assert leftovers(home) == ["animals-1-images"]
+    assert sorted(path.name for path in (home / "animals-1-images").iterdir()) == [
         "image_classes",
         "manifest.json",
     ]
@@ -119,9 +120,9 @@ def test_an_interruption_keeps_what_was_prepared_from_other_files(raw, home, wri
 
 
 def test_what_a_killed_process_left_is_cleaned_away(raw, home, write):
-    write(home / ".animals-1.preparing/image_classes/half")
+    write(home / ".animals-1-images.preparing/image_classes/half")
     assert cache.read(source_of(), everything, raw, home).counts.sum() == 14
-    assert leftovers(home) == ["animals-1"]
+    assert leftovers(home) == ["animals-1-images"]
 
 
 def test_who_had_to_wait_takes_what_the_other_prepared(raw, home, monkeypatch):
@@ -188,7 +189,7 @@ def test_damage_is_reported_and_mended(raw, home, pattern, damage):
 def test_a_class_that_the_manifest_lacks_is_damage(raw, home):
     wanted = lambda names: ["ant"]  # noqa: E731
     cache.read(source_of(), wanted, raw, home)
-    forget(home / "animals-1/manifest.json")
+    forget(home / "animals-1-images/manifest.json")
     with pytest.warns(UserWarning, match="is damaged"):
         assert cache.read(source_of(), wanted, raw, home).names == ("ant",)
 
@@ -225,3 +226,39 @@ def test_progress_counts_images(raw, home, capsys):
 def test_tensorflow_is_not_needed(raw, home):
     cache.read(source_of(), everything, raw, home)
     assert "tensorflow" not in sys.modules
+
+
+def on_disk(home, raw, choose=everything):
+    return cache.read(source_of(), choose, raw, home, in_memory=False)
+
+
+def test_images_may_stay_on_disk(raw, home, monkeypatch):
+    monkeypatch.setattr("mamljax.data.builder.SHARD_BYTES", 1)
+    choose = lambda names: ["cow", "ant"]  # noqa: E731
+    found, expected = on_disk(home, raw, choose), cache.read(source_of(), choose, raw, home)
+    assert found.names == expected.names
+    np.testing.assert_array_equal(found.counts, expected.counts)
+    assert found.images.shape == expected.images.shape
+    classes, places = np.array([[1, 0], [0, 0]]), np.array([[4, 6], [0, 3]])
+    np.testing.assert_array_equal(found.images[classes, places], expected.images[classes, places])
+
+
+@pytest.mark.parametrize("damage", [flip, lambda path: path.unlink()])
+def test_damage_shows_when_images_on_disk_are_opened(raw, home, damage):
+    on_disk(home, raw)
+    (path,) = home.rglob("*.array_record*")
+    damage(path)
+    with pytest.warns(UserWarning, match="is damaged"):
+        found = on_disk(home, raw)
+    np.testing.assert_array_equal(found.images[2, 6], images_of("cow")[6])
+
+
+def test_damage_that_shows_later_is_told(raw, home, monkeypatch):
+    def broken(self, rows):
+        raise RuntimeError("a bad block")
+
+    found = on_disk(home, raw)
+    monkeypatch.setattr(ArrayRecordDataSource, "__getitems__", broken)
+    where = np.array([2]), np.array([6])
+    with pytest.raises(Exception, match=r"animals-1-images is damaged \(a bad block\): delete it"):
+        np.asarray(found.images[where])

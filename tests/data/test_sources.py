@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from mamljax.data import DataError, cache, cifar100, miniimagenet, omniglot
+from mamljax.data import DataError, cache, cifar100, cub, miniimagenet, omniglot, tieredimagenet
 
 CHARACTERS = ("Greek/character01", "Greek/character02", "Latin/character01")
 CLASSES_OF = {"train": ("n01", "n02"), "validation": ("n03",), "test": ("n04",)}
@@ -329,3 +329,65 @@ def test_pickles_of_python_2_and_early_numpy_are_read():
     )
     found = cifar100.unpickle(old)
     np.testing.assert_array_equal(found[b"data"], np.arange(3, dtype=np.uint8))
+
+
+# tieredImageNet and CUB
+
+TIERED = {"train": ("n00000001", "n00000002"), "validation": ("n00000003",), "test": ("n00000004",)}
+
+
+def tiered_source(**counts):
+    return tieredimagenet.source(TIERED, {"train": 4, "validation": 2, "test": 2} | counts)
+
+
+@pytest.fixture
+def tiered_folder(tmp_path, write, image_bytes):
+    """Two images of each class: in folders of classes, or named after them."""
+    for split, names in TIERED.items():
+        for name in names:
+            for i in range(2):
+                place = f"images/{name}_{i}.jpg" if split == "test" else f"{split}/{name}/{i}.jpg"
+                data = image_bytes((84, 84), 40 * int(name[1:]) + i, kind="JPEG")
+                write(tmp_path / "data" / place, data)
+    # Of a class of ImageNet that is not among the 608, and of none.
+    write(tmp_path / "data/train/n00000009/0.jpg", b"not looked at")
+    write(tmp_path / "data/readme/sheet.png", b"not looked at")
+    return tmp_path / "data"
+
+
+def test_tiered_in_both_layouts(tiered_folder, tmp_path):
+    found = load(tiered_source(), tiered_folder, tmp_path)
+    assert found.names == ("n00000001", "n00000002", "n00000003", "n00000004")
+    assert found.images.shape == (4, 2, 84, 84, 3)
+    levels = found.images[..., 0].mean((2, 3))
+    np.testing.assert_allclose(levels, [[40 * c, 40 * c + 1] for c in (1, 2, 3, 4)], atol=2)
+
+
+def test_incomplete_tiered_says_what_to_do(tiered_folder, tmp_path):
+    with pytest.raises(DataError, match="has 2 images of test classes; expected 3: unpack"):
+        load(tiered_source(test=3), tiered_folder, tmp_path)
+    for path in (tiered_folder / "images").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r"lacks class 'n00000004' of test. Put the 84 x 84"):
+        load(tiered_source(), tiered_folder, tmp_path)
+    with pytest.raises(DataError, match=r"tieredImageNet is not in .*nowhere. Put the 84 x 84"):
+        load(tiered_source(), tmp_path / "nowhere", tmp_path)
+
+
+@pytest.mark.parametrize("below", cub.FOLDERS)
+def test_birds(tmp_path, write, image_bytes, below):
+    for number, species in ((1, "Black_footed_Albatross"), (2, "Laysan_Albatross")):
+        for i in range(number):
+            place = tmp_path / "data" / below / f"{number:03d}.{species}" / f"{i}.jpg"
+            write(place, image_bytes((50 + i, 70), 100 * number, kind="JPEG"))
+    write(tmp_path / "data" / below / "README", b"")
+    found = load(cub.source(("001", "002"), 3), tmp_path / "data", tmp_path)
+    assert (found.names, found.counts.tolist()) == (("001", "002"), [1, 2])
+    assert found.images.shape == (2, 2, 84, 84, 3)
+    assert abs(found.images[1, 1, 40, 40, 0].astype(int) - 200) <= 3
+    with pytest.raises(DataError, match=r"CUB has 3 images; expected 4. Unpack"):
+        load(cub.source(("001", "002"), 4), tmp_path / "data", tmp_path / "other")
+    with pytest.raises(DataError, match=r"CUB lacks 1 classes, such as '003'. Unpack"):
+        load(cub.source(("001", "003"), 3), tmp_path / "data", tmp_path / "other")
+    with pytest.raises(DataError, match=r"CUB is not in .*nowhere. Unpack"):
+        load(cub.source(), tmp_path / "nowhere", tmp_path)

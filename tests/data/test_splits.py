@@ -15,6 +15,8 @@ SIZES = {
     ("miniimagenet", "ravi"): {"train": 64, "validation": 16, "test": 20},
     ("cifar_fs", "bertinetto"): {"train": 64, "validation": 16, "test": 20},
     ("fc100", "oreshkin"): {"train": 60, "validation": 20, "test": 20},
+    ("tieredimagenet", "ren"): {"train": 351, "validation": 97, "test": 160},
+    ("cub", "chen"): {"train": 100, "validation": 50, "test": 50},
 }
 # Of all names, one a line: a change of any of them makes other results.
 DIGESTS = {
@@ -24,6 +26,8 @@ DIGESTS = {
     ("miniimagenet", "ravi"): "0da78d591262ab0e",
     ("cifar_fs", "bertinetto"): "394dc1fe31bcf607",
     ("fc100", "oreshkin"): "b0d4bc964a752ea9",
+    ("tieredimagenet", "ren"): "8a11973b446ab9d7",
+    ("cub", "chen"): "3581187565857e1b",
 }
 
 
@@ -48,6 +52,14 @@ def test_splits_never_change(source, scheme):
         f"{k} {name}" for k, names in split_names(source, scheme).items() for name in names
     )
     assert hashlib.sha256(lines.encode()).hexdigest()[:16] == DIGESTS[source, scheme]
+
+
+def test_birds_are_split_as_in_the_list_of_chen_et_al():
+    # Of the places in the sorted folders: even ones train, of the odd ones every other one tests.
+    found = split_names("cub")
+    assert [found[s][:3] for s in ("train", "validation", "test")] == [
+        ("001", "003", "005"), ("002", "006", "010"), ("004", "008", "012")
+    ]  # fmt: skip
 
 
 def test_defaults():

@@ -170,7 +170,8 @@ def resolve(name):
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_named_config_values_exist(page, monkeypatch):
     monkeypatch.chdir(ROOT)
-    names = ("sinusoid", "omniglot", "miniimagenet", "cifar_fs", "navigation", "locomotion")
+    names = ("sinusoid", "omniglot", "miniimagenet", "tieredimagenet", "cub", "cifar_fs")
+    names += ("navigation", "locomotion")
     configs = [import_module(f"configs.{name}").get_config().to_dict() for name in names]
     for code in INLINE.findall(PAGES[page]):
         if variant := re.fullmatch(r"configs/(\w+)\.py:(\w+)", code):

@@ -10,7 +10,7 @@ import optax
 import pytest
 from PIL import Image
 
-from configs import cifar_fs, miniimagenet, omniglot
+from configs import cifar_fs, miniimagenet, omniglot, tieredimagenet
 from configs.base import few_shot
 from experiments.few_shot import experiment, methods
 from mamljax import Batch, data, models, recipes
@@ -156,6 +156,16 @@ def test_without_validation_classes_the_last_checkpoint_is_tested(config, tmp_pa
     train = experiment.run(config, tmp_path)["train"]["maml"]
     assert train["chosen_by"] == "last iteration"
     assert train["tested_checkpoint"] == 6
+
+
+def test_images_on_disk_give_the_run_of_those_in_memory(config, tmp_path):
+    expected = experiment.run(config, tmp_path / "memory")
+    config.data.in_memory = False
+    found = experiment.run(config, tmp_path / "disk")
+    assert found["results"] == expected["results"]
+    arrays = weights_of(tmp_path / "memory")
+    for name, array in weights_of(tmp_path / "disk").items():
+        np.testing.assert_array_equal(array, arrays[name], err_msg=name)
 
 
 def test_classes_of_train_alone_are_divided_by_a_seed(config, folder, tmp_path):
@@ -307,10 +317,10 @@ def test_published_weights_evaluate(config, tmp_path, randomised):
 @pytest.mark.parametrize(
     ("module", "settings"),
     [(omniglot, [*omniglot.SETTINGS, "quick"]), (miniimagenet, miniimagenet.SETTINGS),
-     (cifar_fs, cifar_fs.SETTINGS)],
+     (cifar_fs, cifar_fs.SETTINGS), (tieredimagenet, tieredimagenet.SETTINGS[:1])],
 )  # fmt: skip
 def test_every_variant_builds(module, settings):
-    shape = {omniglot: (28, 28, 1), miniimagenet: (84, 84, 3), cifar_fs: (32, 32, 3)}[module]
+    shape = {omniglot: (28, 28, 1), cifar_fs: (32, 32, 3)}.get(module, (84, 84, 3))
     for setting in settings:
         for option in ("", *few_shot.OPTIONS) if setting != "quick" else ("",):
             config = module.get_config(f"{setting}_{option}".strip("_"))

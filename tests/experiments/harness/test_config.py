@@ -7,7 +7,8 @@ import pytest
 
 from experiments.harness.config import comments, listing
 
-FILES = ("sinusoid", "omniglot", "miniimagenet", "cifar_fs", "navigation", "locomotion")
+FILES = ("sinusoid", "omniglot", "miniimagenet", "tieredimagenet", "cub", "cifar_fs")
+FILES += ("navigation", "locomotion")
 
 SOURCE = """
 def base():
