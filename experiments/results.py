@@ -336,7 +336,7 @@ def images(places: Places) -> Table:
     for found in (standing.standing(row, places) for row in paper.ROWS if row.data):
         trained = [standing.published(found.row, seed, places) for seed in found.row.seeds]
         share = min(filter(None, trained), default=0) / found.goal
-        part = "" if share >= 1 else f" ({share:.0%} trained)"
+        part = "" if share >= 1 else f" ({share:.0%})"
         for number in reversed(found.numbers):  # of several query counts the first, the paper's
             task = number.setting.partition(",")[0]
             ours[found.row.data, task, number.method] = f"{100 * number.ours:.1f}{part}"

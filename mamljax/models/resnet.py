@@ -12,7 +12,7 @@ from mamljax.checks import ArgumentError
 from mamljax.models.conv import READOUTS
 from mamljax.models.convolution import convolution, max_pool
 from mamljax.models.linen import from_linen
-from mamljax.models.norm import NORMS, Norm
+from mamljax.models.norm import Norm, layer_and_model
 from mamljax.types import Model
 
 WIDTHS = (64, 160, 320, 640)
@@ -123,9 +123,10 @@ def resnet12(
         checks.at_least("outputs", outputs, 1)
     widths = checks.sizes("widths", widths)
     checks.one_of("readout", readout, READOUTS)
-    checks.one_of("norm", norm, NORMS)
+    kind, of_model = layer_and_model(norm)
     if norm_steps is not None:
         checks.at_least("norm_steps", norm_steps, 1)
     options = (("scale", norm_scale), ("offset", norm_offset), ("steps", norm_steps))
     head_init = nn.initializers.xavier_uniform() if head_init is None else head_init
-    return from_linen(ResNet12(outputs, widths, readout, norm, options, head_init))
+    net = ResNet12(outputs, widths, readout, kind, options, head_init)
+    return from_linen(net, norm=of_model)

@@ -100,7 +100,7 @@ def test_the_papers_images_stand_beside_ours(tmp_path):
     page = results.rendered("<!-- table: all images -->\n<!-- end -->", tmp_path)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()[1:-1]]
     table = {line[0]: dict(zip(lines[0][1:], line[1:], strict=True)) for line in lines}
-    assert table["maml, dense"]["Omniglot 5-way 1-shot"] == "50.0 (50% trained) / 89.7"
+    assert table["maml, dense"]["Omniglot 5-way 1-shot"] == "50.0 (50%) / 89.7"
     assert table["maml, dense"]["Omniglot 5-way 5-shot"] == "- / 97.5"
     assert table["maml, dense"]["Omniglot 20-way 1-shot"] == ""
     assert table["fomaml"]["miniImagenet 5-way 5-shot"] == "- / 63.1"

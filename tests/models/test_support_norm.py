@@ -28,6 +28,7 @@ def conv(outputs=2):
 
 NETS = {
     "conv": conv,
+    "resnet": lambda: models.resnet12(2, widths=(2,), norm="support"),
     "mlp": lambda: models.mlp((4, 2), norm="support"),
     "Flax": lambda: models.from_linen(Own(), norm="support"),
     "context": lambda: models.with_context(models.mlp((4, 2), norm="support"), (8, 8, 1)),

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -390,7 +391,8 @@ def test_from_the_command_line_without_any_data_file(tmp_path):
         "--config.evaluate.num_tasks=2",
     ]
     root = Path(__file__).parents[3]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    wide = os.environ | {"COLUMNS": "200"}  # so that no cell of the table is wrapped
+    done = subprocess.run(command, cwd=root, env=wide, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "5-way 1-shot, 1 query per class" in done.stdout
     report = json.loads((tmp_path / "run" / "report.json").read_text())
