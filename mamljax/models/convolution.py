@@ -1,16 +1,21 @@
 """Convolution that stays fast when every task has a kernel of its own.
 
 `jax.vmap` of `lax.conv` over kernels makes a grouped convolution, which is tens of times slower
-than it need be. Here a convolution is a matrix product with the patches of the image, and products
-stay products under `vmap`. Automatic differentiation of that form is right but slow on CPU: the
-gradient of the patches becomes nine scattered sums, and the weight gradient a product with both
-sides transposed. The derivatives are written out below, in terms of each other, so that those of
-every order stay fast. Patches are made anew where they are needed instead of being stored: they are
-nine times as many as the image has entries, and of large images only a block at a time.
+than it need be, and of the convolutions that its derivatives are, some are slow by themselves. Here
+a convolution is one trilinear form of images, kernel and cotangent. Its three faces, the value and
+both gradients, are each written in the way that is fastest, and the derivatives in terms of each
+other, so that those of every order stay fast.
+
+A matrix product with the patches of the images is fast for all three, and stays a product under
+`vmap`. Patches are made anew where they are needed instead of being stored, of large images only a
+block at a time. On CPU value and gradient of the images are, without a stride, `lax.conv`, one task
+after the other: it reads the patches where they are in the image.
 """
 
 import functools
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +24,10 @@ from jax import lax
 from mamljax import checks
 from mamljax.checks import ArgumentError
 
-FORMS = ("patches", "lax")
+FORMS = ("direct", "patches", "lax")
 """The ways to compute a convolution; all agree in value and in every derivative."""
 
-PREFERRED = {"cpu": "patches", "gpu": "patches", "tpu": "patches"}
+PREFERRED = {"cpu": "direct", "gpu": "patches", "tpu": "patches"}
 """The form that each backend uses: measured on CPU, elsewhere inferred from what `lax` does with
 per-task kernels."""
 
@@ -61,11 +66,12 @@ def convolution(
         )
     form = PREFERRED.get(jax.default_backend(), "patches") if form is None else form
     checks.one_of("form", form, FORMS)
+    dtype = jnp.result_type(images, kernel)
+    images, kernel = images.astype(dtype), kernel.astype(dtype)
     if form == "lax":
-        return lax.conv_general_dilated(
-            images, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-    return _trilinear(images.shape, kernel.shape, stride)(images, kernel)
+        sizes = zip(images.shape[1:3], kernel.shape[:2], strict=True)
+        return _lax(images, kernel, stride, [_padding(*each, stride) for each in sizes])
+    return _trilinear(form, images.shape, kernel.shape, stride)(images, kernel)
 
 
 @jax.custom_vjp
@@ -113,51 +119,25 @@ def _corners(windows):
     return [windows[:, :, i, :, j] for i in range(2) for j in range(2)]
 
 
-@functools.cache
-def _trilinear(image_shape, kernel_shape, stride):
-    """Convolution of images of one shape.
+class _Faces(NamedTuple):
+    """The faces of the trilinear form ``<dy, convolution(x, w)>``.
 
-    Three faces of one trilinear form ``<dy, convolution(x, w)>``, each of them the derivative
-    of the others.
+    output: ``(x, w) -> dy``, the convolution.
+    of_images: ``(dy, w) -> x``, its gradient in the images.
+    of_kernel: ``(x, dy) -> w``, its gradient in the kernel.
     """
-    count, *shape, channels = image_shape
-    *window, _, filters = kernel_shape
-    places = [_padding(*sizes, stride)[1] for sizes in zip(shape, window, strict=True)]
-    block = _block(count, math.prod((*places, *window, channels)))
 
-    def patches_of(x):
-        return _patches(x, window, stride).reshape(-1, math.prod(window) * channels)
+    output: Callable[[jax.Array, jax.Array], jax.Array]
+    of_images: Callable[[jax.Array, jax.Array], jax.Array]
+    of_kernel: Callable[[jax.Array, jax.Array], jax.Array]
 
-    @jax.custom_vjp
-    def output(x, w):
-        """``[K, H, W, C], [k, l, C, F] -> [K, OH, OW, F]``."""
 
-        def each(x):
-            return (patches_of(x) @ w.reshape(-1, filters)).reshape(-1, *places, filters)
-
-        return _in_blocks(each, block, x)
-
-    @jax.custom_vjp
-    def of_images(dy, w):
-        """The gradient of `output` in the images."""
-
-        def each(dy):
-            product = (((1,), (1,)), ((), ()))
-            patches = lax.dot_general(dy.reshape(-1, filters), w.reshape(-1, filters), product)
-            patches = patches.reshape(-1, *places, *window, channels)
-            return _overlay(patches, shape, stride)
-
-        return _in_blocks(each, block, dy)
-
-    @jax.custom_vjp
-    def of_kernel(x, dy):
-        """The gradient of `output` in the kernel."""
-
-        def each(x, dy):
-            return _transposed_product(patches_of(x), dy.reshape(-1, filters))
-
-        return _sum_of_blocks(each, block, x, dy).reshape(kernel_shape)
-
+@functools.cache
+def _trilinear(form, image_shape, kernel_shape, stride):
+    """Convolution of images of one shape, each of whose faces has the others for derivatives."""
+    make = {"direct": _direct, "patches": _as_products}[form]
+    faces = make(image_shape, kernel_shape, stride)
+    output, of_images, of_kernel = (jax.custom_vjp(face) for face in faces)
     output.defvjp(
         lambda x, w: (output(x, w), (x, w)),
         lambda saved, dy: (of_images(dy, saved[1]), of_kernel(saved[0], dy)),
@@ -171,6 +151,108 @@ def _trilinear(image_shape, kernel_shape, stride):
         lambda saved, w: (of_images(saved[1], w), output(saved[0], w)),
     )
     return output
+
+
+def _as_products(image_shape, kernel_shape, stride):
+    """The faces as matrix products with patches."""
+    count, *shape, channels = image_shape
+    *window, _, filters = kernel_shape
+    down, across = (_padding(*sizes, stride) for sizes in zip(shape, window, strict=True))
+    places = down.outputs, across.outputs
+    entries = math.prod(window) * channels
+    block = _block(count, math.prod(places) * entries)
+
+    def patches_of(x):
+        rows = _taps(x, 2, window[1], across, stride)
+        return _taps(rows, 1, window[0], down, stride).reshape(-1, entries)
+
+    def output(x, w):
+        def each(x):
+            return (patches_of(x) @ w.reshape(-1, filters)).reshape(-1, *places, filters)
+
+        return _in_blocks(each, block, x)
+
+    def of_images(dy, w):
+        def each(dy):
+            product = (((1,), (1,)), ((), ()))
+            patches = lax.dot_general(dy.reshape(-1, filters), w.reshape(-1, filters), product)
+            return _overlay(patches.reshape(-1, *places, *window, channels), shape, stride)
+
+        return _in_blocks(each, block, dy)
+
+    def of_kernel(x, dy):
+        def each(x, dy):
+            return _transposed_product(patches_of(x), dy.reshape(-1, filters))
+
+        return _sum_of_blocks(each, block, x, dy).reshape(kernel_shape)
+
+    def of_kernel_by_halves(x, dy):
+        """The taps across from the images, those down, in reverse, from the cotangent."""
+
+        def each(x, dy):
+            right = _taps(x, 2, window[1], across).reshape(-1, window[1] * channels)
+            below = _taps(dy, 1, window[0], _turned(down)).reshape(-1, window[0] * filters)
+            return lax.dot_general(right, below, (((0,), (0,)), ((), ())))
+
+        few = _block(count, math.prod(places) * halves)
+        found = _sum_of_blocks(each, few, x, dy).reshape(window[1], channels, window[0], filters)
+        return jnp.transpose(found, (2, 0, 1, 3))[::-1]
+
+    halves = window[1] * channels + window[0] * filters
+    if stride == 1 and halves < entries + filters:  # less to copy
+        return _Faces(output, of_images, of_kernel_by_halves)
+    return _Faces(output, of_images, of_kernel)
+
+
+def _direct(image_shape, kernel_shape, stride):
+    """The faces by `lax.conv` where that is faster than products, and as exact."""
+    products = _as_products(image_shape, kernel_shape, stride)
+    if stride > 1:
+        return products
+    sizes = zip(image_shape[1:3], kernel_shape[:2], strict=True)
+    padding = [_padding(*each, stride) for each in sizes]
+
+    @_task_by_task
+    def output(x, w):
+        # Three channels, or another number above it that four does not divide, are slow.
+        short = -x.shape[3] % 4 if x.shape[3] > 2 else 0
+        x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, short)))
+        w = jnp.pad(w, ((0, 0), (0, 0), (0, short), (0, 0)))
+        return _lax(x, w, stride, padding)
+
+    @_task_by_task
+    def of_images(dy, w):
+        return _lax(dy, jnp.swapaxes(w[::-1, ::-1], 2, 3), 1, [_turned(each) for each in padding])
+
+    # The third as a convolution, of the channels as examples, adds up one product after the other:
+    # no faster, and ten times less exact.
+    return _Faces(output, of_images, products.of_kernel)
+
+
+def _lax(x, w, stride, padding):
+    return lax.conv_general_dilated(
+        x,
+        w,
+        (stride, stride),
+        [(each.before, each.after) for each in padding],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _task_by_task(function):
+    """The function of two arrays, which `vmap` calls for one task after the other."""
+    one = jax.custom_batching.custom_vmap(function)
+
+    @one.def_vmap
+    def tasks(size, batched, first, second):
+        del size
+        if all(batched):
+            return lax.map(lambda both: one(*both), (first, second)), True
+        if batched[0]:
+            return lax.map(lambda first: one(first, second), first), True
+        return lax.map(lambda second: one(first, second), second), True
+
+    return one
 
 
 def _block(count, size):
@@ -210,22 +292,15 @@ def _transposed_product(x, dy):
     return lax.dot_general(x, dy, (((0,), (0,)), ((), ())))
 
 
-def _patches(images, window, stride):
-    (top, high, bottom), (left, wide, right) = (
-        _padding(*sizes, stride) for sizes in zip(images.shape[1:3], window, strict=True)
-    )
-    # The barriers keep XLA from fusing the slices into the concatenation, which it would then
-    # compute element by element instead of copying rows.
-    padded = lax.optimization_barrier(
-        jnp.pad(images, ((0, 0), (top, bottom), (left, right), (0, 0)))
-    )
-    reach = (high - 1) * stride + 1, (wide - 1) * stride + 1
-    slices = [
-        padded[:, i : i + reach[0] : stride, j : j + reach[1] : stride]
-        for i in range(window[0])
-        for j in range(window[1])
-    ]
-    return jnp.concatenate(lax.optimization_barrier(slices), axis=-1)
+def _taps(images, axis, size, padding, stride=1):
+    """What each tap of a window along one axis sees, ``[..., C] -> [..., size * C]``."""
+    sides = [(0, 0)] * images.ndim
+    sides[axis] = padding.before, padding.after
+    # The barrier keeps XLA from fusing the padding into every slice.
+    padded = lax.optimization_barrier(jnp.pad(images, sides))
+    reach = (padding.outputs - 1) * stride + 1
+    slices = [lax.slice_in_dim(padded, tap, tap + reach, stride, axis) for tap in range(size)]
+    return jnp.concatenate(slices, -1)
 
 
 def _overlay(patches, shape, stride):
@@ -255,15 +330,28 @@ def _overlay_axis(windows, axis, length, stride):
     phases += [jnp.zeros_like(phases[0])] * (stride - len(phases))
     interleaved = jnp.stack(phases, axis + 1)
     flat = (*windows.shape[:axis], (count + reach - 1) * stride, *windows.shape[axis + 2 :])
-    before = _padding(length, size, stride)[0]
+    before = _padding(length, size, stride).before
     short = max(before + length - flat[axis], 0)  # a stride beyond the window reads no last column
     pads = [(0, short if i == axis else 0) for i in range(len(flat))]
     padded = jnp.pad(interleaved.reshape(flat), pads)
     return lax.slice_in_dim(padded, before, before + length, axis=axis)
 
 
+class _Padding(NamedTuple):
+    """Of one axis: zeros before, the number of outputs, zeros after."""
+
+    before: int
+    outputs: int
+    after: int
+
+
 def _padding(length, size, stride):
-    """ "SAME" padding of one axis: before, the number of outputs, after."""
+    """ "SAME" padding."""
     outputs = math.ceil(length / stride)
     total = max((outputs - 1) * stride + size - length, 0)
-    return total // 2, outputs, total - total // 2
+    return _Padding(total // 2, outputs, total - total // 2)
+
+
+def _turned(padding):
+    """The padding of the convolution that goes back, with the kernel turned round."""
+    return padding._replace(before=padding.after, after=padding.before)

@@ -1,4 +1,4 @@
-"""Convolution as a product with patches: equal to `lax` in value and every derivative."""
+"""Convolution in its forms: equal to `lax` in value and every derivative."""
 
 import sys
 
@@ -45,6 +45,8 @@ def orders(form, stride):
     ("shape", "stride", "size"),
     [
         *(((7, 8, 3), stride, size) for stride in (1, 2, 3) for size in (1, 2, 3, 5)),
+        ((5, 7, 6), 1, 3),  # a kernel's gradient by halves
+        ((7, 5, 6), 1, 2),
         ((4, 3, 1), 1, 5),  # a window larger than the image
         ((4, 3, 1), 2, 2),
         ((4, 3, 1), 3, 1),
@@ -52,22 +54,38 @@ def orders(form, stride):
     ],
     ids=str,
 )
-def test_both_forms_agree_to_second_order(shape, stride, size, assert_close):
+def test_forms_agree_to_second_order(shape, stride, size, assert_close):
     data = draw((2, *shape), (size, size, shape[2], 2))
-    found, expected = jax.jit(lambda *data: [orders(form, stride)(*data) for form in FORMS])(*data)
-    assert found[0].shape == (2, -(-shape[0] // stride), -(-shape[1] // stride), 2)
-    assert_close(found, expected, 1e-12)
+    forms = FORMS if stride == 1 else FORMS[1:]  # with a stride the first two are the same
+    *found, expected = jax.jit(lambda *data: [orders(form, stride)(*data) for form in forms])(*data)
+    assert expected[0].shape == (2, -(-shape[0] // stride), -(-shape[1] // stride), 2)
+    for each in found:
+        assert_close(each, expected, 1e-12)
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("stride", "axes"), [(1, (0, 0)), (2, (0, 0)), (2, (None, 0))], ids=str)
-def test_forms_agree_under_a_kernel_per_task(stride, axes, assert_close):
+@pytest.mark.parametrize(
+    ("form", "stride", "axes"),
+    [
+        ("direct", 1, (0, 0)),
+        ("direct", 1, (None, 0)),
+        ("direct", 1, (0, None)),
+        ("patches", 1, (0, 0)),
+        ("patches", 2, (0, 0)),
+        ("patches", 2, (None, 0)),
+    ],
+    ids=str,
+)
+def test_forms_agree_under_a_kernel_per_task(form, stride, axes, assert_close):
     images, kernels = draw((3, 2, 5, 6, 2), (3, 3, 3, 2, 4))
     images = images if axes[0] == 0 else images[0]
-    patches, lax = (orders(form, stride) for form in FORMS)
-    found = jax.jit(jax.vmap(patches, axes))(images, kernels)
-    lax = jax.jit(lax)
-    each = [lax(images[i] if axes[0] == 0 else images, kernels[i]) for i in range(3)]
+    kernels = kernels if axes[1] == 0 else kernels[0]
+    found = jax.jit(jax.vmap(orders(form, stride), axes))(images, kernels)
+    lax = jax.jit(orders("lax", stride))
+    each = [
+        lax(images[i] if axes[0] == 0 else images, kernels[i] if axes[1] == 0 else kernels)
+        for i in range(3)
+    ]
     assert_close(found, jax.tree.map(lambda *leaves: np.stack(leaves), *each), 1e-12)
 
 
@@ -84,10 +102,28 @@ def in_blocks(monkeypatch):
 @pytest.mark.parametrize("count", [1, 4, 5], ids="{} images".format)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_blocks_of_images_agree_to_second_order(count, stride, assert_close):
-    data = draw((2, count, 4, 3, 2), (2, 3, 3, 2, 4))
-    both = [jax.vmap(orders(form, stride)) for form in FORMS]
-    found, expected = jax.jit(lambda *data: [each(*data) for each in both])(*data)
-    assert_close(found, expected, 1e-12)
+    data = draw((2, count, 4, 3, 4), (2, 3, 3, 4, 3))
+    every = [jax.vmap(orders(form, stride)) for form in ("patches", "lax")]
+    *found, expected = jax.jit(lambda *data: [each(*data) for each in every])(*data)
+    for each in found:
+        assert_close(each, expected, 1e-12)
+
+
+def test_single_precision_is_as_exact_as_products(assert_close):
+    images, kernel = (x.astype(jnp.float32) for x in draw((3, 40, 40, 3), (3, 3, 3, 4)))
+    found = jax.jit(orders("direct", 1))(images, kernel)
+    with jax.enable_x64(True):
+        exact = jax.jit(orders("lax", 1))(*(np.asarray(x, np.float64) for x in (images, kernel)))
+    assert_close(found, exact, 2e-6)
+
+
+def test_types_are_promoted():
+    images, kernel = (x.astype(jnp.float32) for x in draw((1, 5, 4, 2), (3, 3, 2, 2)))
+    for form in FORMS:
+        half = convolution(images, kernel.astype(jnp.bfloat16), form=form)
+        expected = convolution(images, kernel.astype(jnp.bfloat16).astype(jnp.float32), form="lax")
+        assert half.dtype == jnp.float32
+        np.testing.assert_allclose(half, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +139,8 @@ def test_derivatives_are_those_of_finite_differences():
     images, kernel = draw((1, 4, 5, 2), (3, 3, 2, 2))
 
     def bent(images, kernel):
-        return jnp.tanh(convolution(images, kernel, stride=2, form="patches"))
+        strided = jnp.tanh(convolution(images, kernel, stride=2, form="patches"))
+        return strided, jnp.tanh(convolution(images, kernel, form="direct"))
 
     check_grads(jax.jit(bent), (images, kernel), order=2, modes=["rev"], rtol=1e-5)
 
@@ -118,7 +155,7 @@ def test_value_by_hand():
         np.testing.assert_array_equal(neighbour, [[0, 0, 0], [0, 1, 2], [0, 4, 5]])
 
 
-def test_preferred_form_is_one_of_the_two(monkeypatch):
+def test_preferred_form_is_one_of_them(monkeypatch):
     images, kernel = draw((1, 6, 6, 1), (3, 3, 1, 2))
     expected = convolution(images, kernel, form="lax")
     np.testing.assert_allclose(convolution(images, kernel), expected, rtol=1e-5, atol=1e-6)
