@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from mamljax import checks
 from mamljax.checks import ArgumentError
-from mamljax.data import cifar100, miniimagenet, omniglot
+from mamljax.data import cifar100, cub, miniimagenet, omniglot, tieredimagenet
 from mamljax.data.files import File, at, in_folder
 from mamljax.data.images import SUFFIXES, Pixels, decode, is_image
 
@@ -22,6 +22,8 @@ from 0 to 1 of the very shape that the network takes."""
 OF_SETS = {
     "omniglot": omniglot.PIXELS,
     "miniimagenet": miniimagenet.PIXELS,
+    "tieredimagenet": tieredimagenet.PIXELS,
+    "cub": cub.PIXELS,
     "cifar_fs": cifar100.PIXELS,
     "fc100": cifar100.PIXELS,
 }
