@@ -32,6 +32,8 @@ KINDS = {
 }
 """Scopes in the network, by name, of operations other than matrix products."""
 
+_PRODUCTS = ("dot", "convolution")  # a convolution too is one, with patches that nobody makes
+
 _OPERATION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = .*? ([\w-]+)\(")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) \(.*\{$")
 _CONTAINERS = ("while", "call", "conditional")
@@ -82,12 +84,12 @@ def profile(config: Config, load: Callable[[], ImageSet]) -> list[dict[str, Any]
 
 
 def _recorded(folder: Path) -> Iterator[tuple[str, float]]:
-    """Every operation that a trace tells of, and its milliseconds."""
+    """Everything that a trace tells of by name, operations among it, and its milliseconds."""
     for path in folder.rglob("*.xplane.pb"):
         for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
             for line in plane.lines:
                 for event in line.events:
-                    yield str(dict(event.stats).get("hlo_op")), event.duration_ns / 1e6
+                    yield event.name, event.duration_ns / 1e6
 
 
 def sort_operations(program: str) -> Mapping[str, str]:
@@ -98,14 +100,14 @@ def sort_operations(program: str) -> Mapping[str, str]:
             computation = header[1]
         elif operation := _OPERATION.match(line):
             operations.append((operation[1], operation[2], line))
-            if operation[2] == "dot":
+            if operation[2] in _PRODUCTS:
                 products.add(computation)
     kinds = {}
     for name, opcode, line in operations:
         if opcode in _CONTAINERS:
             continue
         called = re.search(r"calls=%?([\w.-]+)", line)
-        if opcode == "dot" or (called and called[1] in products):
+        if opcode in _PRODUCTS or (called and called[1] in products):
             kinds[name] = PRODUCTS
             continue
         found = re.search(r'op_name="([^"]*)"', line)

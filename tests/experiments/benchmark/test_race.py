@@ -247,6 +247,10 @@ def test_counts_the_operations_of_products():
     for form in ("lax", "patches"):
         convolve = functools.partial(convolution, form=form)
         assert flops.product_flops(convolve, images, kernel) == one
+    padded = 2 * (2 * 8 * 8 * 5) * (3 * 3 * 4)  # to four channels
+    assert (
+        flops.product_flops(functools.partial(convolution, form="direct"), images, kernel) == padded
+    )
     grouped = jax.vmap(functools.partial(convolution, form="lax"))
     both = (jnp.stack([x, x]) for x in (images, kernel))
     assert flops.product_flops(grouped, *both) == 2 * one
