@@ -81,8 +81,10 @@ def run(output: Path, options: Options) -> dict[str, Any]:
     del options
     with tempfile.TemporaryDirectory(dir=output.parent) as folder:
         found = parts.run("streaming", output, measured(Path(folder), Setting()))
-    rates = [found["parts"][name][0]["iterations_per_second"] for name in ("on disk", "in memory")]
-    print(f"From disk: {rates[0] / rates[1]:.0%} of the rate in memory.")
+    pair = [found["parts"][name][0] for name in ("on disk", "in memory")]
+    for what in ("iterations_per_second", "cpu_seconds_per_iteration"):
+        on_disk, in_memory = (row[what] for row in pair)
+        print(f"{what}: {on_disk:.3g} on disk, {in_memory:.3g} in memory")
     return found
 
 
