@@ -5,9 +5,15 @@
 
 DIRECTORY holds CUB_200_2011/images, as its archive has it. Photos are squeezed to 84 x 84, whole.
 
-Variants, given after a colon: 5way1shot and 5way5shot, MAML, and 5way1shot_pretrained,
-5way1shot_prototypical and so on, as in configs/tieredimagenet.py, which says how they follow each
-other. Nothing here has been trained to its end with this code.
+Variants, given after a colon:
+    5way1shot, 5way5shot          MAML
+    5way1shot_fomaml, ...         first-order MAML
+    5way1shot_pretrained, ...     a classifier of all classes: fine-tuning and nearest neighbours
+    5way1shot_prototypical, ...   also matching, siamese, mann, memory, statistician, lstm, context,
+                                  dense
+
+configs/tieredimagenet.py says how they follow each other. Nothing here has been trained to its end
+with this code.
 """
 
 from ml_collections import ConfigDict

@@ -6,12 +6,16 @@
 DIRECTORY holds the 84 x 84 images, each in a folder named after its class (train/n01530575/*.jpg).
 They take 16 GB prepared and are read from disk as they are drawn (config.data.in_memory=False).
 
-Variants, given after a colon: 5way1shot and 5way5shot, MAML, and 5way1shot_fomaml and so on, as in
-configs/miniimagenet.py.
+Variants, given after a colon:
+    5way1shot, 5way5shot          MAML
+    5way1shot_fomaml, ...         first-order MAML
+    5way1shot_pretrained, ...     a classifier of all classes: fine-tuning and nearest neighbours
+    5way1shot_prototypical, ...   also matching, siamese, mann, memory, statistician, lstm, context,
+                                  dense
 
 A backbone first, then episodes: 5way1shot_pretrained trains one classifier of all 351 classes, with
 augmentation, and tests its features by nearest neighbours and by fine-tuning. The variant
-5way1shot_prototypical with --config.weights.start=runs/pretrained/weights.npz and another --workdir
+5way1shot_prototypical with --config.weights.start=runs/pretrained/model.npz and another --workdir
 goes on from its weights with Prototypical networks, 5way1shot with MAML.
 
 The smaller network of Finn et al. is --config.model.network=miniimagenet

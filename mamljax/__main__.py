@@ -156,7 +156,7 @@ def _described(experiment: str) -> str:
     tree = ast.parse((HOME / "configs" / f"{experiment}.py").read_text(encoding="utf-8"))
     title, *paragraphs = (ast.get_docstring(tree) or "").split("\n\n")
     variants = next((part for part in paragraphs if part.startswith("Variants")), "")
-    return f"    {experiment:14}{title}\n{textwrap.indent(variants, ' ' * 8)}\n"
+    return f"    {experiment:16}{title}\n{textwrap.indent(variants, ' ' * 8)}\n"
 
 
 def _config(experiment: str) -> str:

@@ -163,7 +163,7 @@ def test_every_command_of_the_wheel_runs_in_an_empty_folder(installed, tmp_path,
     quick += ["--config.evaluate.num_tasks=2", "--config.model.filters=2", "--workdir=runs/glyphs"]
     mamljax("train", "omniglot:quick", *quick)
     quick[-1] = "--workdir=runs/tested"
-    mamljax("evaluate", "omniglot:quick", "runs/glyphs/weights.npz", *quick)
+    mamljax("evaluate", "omniglot:quick", "runs/glyphs/model.npz", *quick)
     # Those that are not run here have tests of their own; each has to tell of itself.
     for name in COMMANDS.keys() - called:
         assert mamljax(name, "--help").strip(), name

@@ -41,11 +41,9 @@ def base(name: str) -> Any:
     config.train.discount = Fraction(0.99)  # of rewards (gamma)
     config.train.gae_lambda = Fraction(1.0)  # of generalised advantage estimation (lambda)
     config.train.max_kl = Size(0.01)  # size of the trust region
-    # Its size in the end, 0 to keep it: from kl_decay_from on it changes geometrically, over
-    # kl_decay meta-iterations.
-    config.train.max_kl_end = Amount(0.0)
-    config.train.kl_decay_from = Amount(0)
-    config.train.kl_decay = Count(100)
+    config.train.max_kl_end = Amount(0.0)  # its size in the end, 0 to keep it
+    config.train.kl_decay_from = Amount(0)  # meta-iteration from which it changes, geometrically
+    config.train.kl_decay = Count(100)  # meta-iterations that the change takes
     config.train.cg_iterations = Count(10)  # of conjugate gradients, for the natural gradient
     # Added to the diagonal of the Fisher matrix. The authors have 1e-5, with products by finite
     # differences. The exact matrix hardly feels directions that change the policy before adaptation

@@ -58,7 +58,7 @@ def junk_for(value):
     if isinstance(value, bool) or not isinstance(value, (int, float, tuple)):
         return None
     if isinstance(value, tuple):
-        return st.lists(JUNK[type(value[0])], max_size=3).map(tuple)
+        return st.lists(JUNK[type(value[0]) if value else float], max_size=3).map(tuple)
     return JUNK[type(value)]
 
 

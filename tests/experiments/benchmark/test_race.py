@@ -217,7 +217,10 @@ def test_a_contestant_of_changing_speed_is_measured_for_its_time(clock):
     assert clock.now < 10
 
 
-@pytest.mark.parametrize("name", ["omniglot", "miniimagenet", "miniimagenet_fomaml"])
+@pytest.mark.parametrize(
+    "name",
+    ["omniglot", pytest.param("miniimagenet", marks=pytest.mark.slow), "miniimagenet_fomaml"],
+)
 def test_images_are_the_same_step_in_torch_and_in_naive_jax(tmp_path, name):
     load, get_config = steps.IMAGES[name]
     if load is steps.noise:

@@ -61,9 +61,11 @@ def weights_of(workdir):
 
 
 LIKE_OTHERS = ("prototypical", "siamese", "mann", "memory", "fomaml", "context", "lstm")
-"""Methods that go the same way as others here; the contract suite has them all."""
+LONG = ("statistician",)
+"""Methods that go the same way as others here, or compile for ten seconds; the contract suite has
+them all."""
 EVERY_METHOD = [
-    pytest.param(method, marks=[pytest.mark.slow] if method in LIKE_OTHERS else [])
+    pytest.param(method, marks=[pytest.mark.slow] if method in LIKE_OTHERS + LONG else [])
     for method in recipes.METHODS
 ]
 
@@ -159,6 +161,7 @@ def test_without_validation_classes_the_last_checkpoint_is_tested(config, tmp_pa
     assert train["tested_checkpoint"] == 6
 
 
+@pytest.mark.slow
 def test_images_on_disk_give_the_run_of_those_in_memory(config, tmp_path):
     expected = experiment.run(config, tmp_path / "memory")
     config.data.in_memory = False
