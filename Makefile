@@ -18,13 +18,13 @@ demo: .venv/installed
 	$(BIN)/python -m experiments.sinusoid --config=configs/sinusoid.py --workdir=runs/demo
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(SLOW)"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "$(SLOW)"
 
 test-all:
 	$(MAKE) test SLOW="slow or not slow"
 
 test-oldest: .venv-oldest/installed
-	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile -m "$(SLOW)"
+	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "$(SLOW)"
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -12,16 +12,22 @@ Meta-learning is five functions, each built from the one before:
 `evaluate` run them.
 """
 
-from mamljax import algorithms, losses, models, photos, tasks
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mamljax import algorithms, losses, models, tasks
 from mamljax.algorithms import fomaml, maml
 from mamljax.evaluate import evaluate
 from mamljax.inner import inner_update, unroll
 from mamljax.meta import backprop, init_state, meta_step
 from mamljax.objective import multi_step_loss, query_loss, task_loss
-from mamljax.photos import load_model
 from mamljax.train import fit
 from mamljax.types import Batch, Drawn, Learner, Model, PerStep, Task, TrainState, Weighted
 from mamljax.version import __version__
+
+if TYPE_CHECKING:
+    from mamljax import photos
+    from mamljax.photos import load_model
 
 __all__ = [
     "Batch",
@@ -52,3 +58,11 @@ __all__ = [
     "tasks",
     "unroll",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what few programs need once it is asked for: image sets and files take their time."""
+    if name not in ("load_model", "photos"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    photos = import_module("mamljax.photos")
+    return photos if name == "photos" else photos.load_model

@@ -34,6 +34,14 @@ jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the experiments, whose tests are the longest: no worker ends long before another.
+
+    `make test` keeps xdist from taking the files with the most tests first.
+    """
+    items.sort(key=lambda item: "experiments" not in item.path.parts)
+
+
 def pytest_terminal_summary(terminalreporter):
     """What tests counted by `record_property`: kills, flipped bits, junk."""
     counts = collections.Counter()

@@ -239,7 +239,13 @@ def test_a_plain_meta_step_is_told_what_is_missing(recorded_of):
         step(init_state(params, rl.trpo()), tasks, KEY)
 
 
-@pytest.mark.parametrize("inner", [{"num_steps": 1}, {"num_steps": 0}], ids=["MAML", "joint"])
+@pytest.mark.parametrize(
+    "inner",
+    [
+        pytest.param({"num_steps": 1}, id="MAML"),
+        pytest.param({"num_steps": 0}, id="joint", marks=pytest.mark.slow),
+    ],
+)
 def test_devices_share_the_tasks(recorded_of, inner, assert_close):
     mesh = sharding.task_mesh(jax.devices()[:2])
     inner = {"num_tasks": 4, "episodes": 10, "task_chunk": 1} | inner

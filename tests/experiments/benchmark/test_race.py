@@ -219,7 +219,11 @@ def test_a_contestant_of_changing_speed_is_measured_for_its_time(clock):
 
 @pytest.mark.parametrize(
     "name",
-    ["omniglot", pytest.param("miniimagenet", marks=pytest.mark.slow), "miniimagenet_fomaml"],
+    [
+        "omniglot",
+        pytest.param("miniimagenet", marks=pytest.mark.slow),
+        pytest.param("miniimagenet_fomaml", marks=pytest.mark.slow),
+    ],
 )
 def test_images_are_the_same_step_in_torch_and_in_naive_jax(tmp_path, name):
     load, get_config = steps.IMAGES[name]

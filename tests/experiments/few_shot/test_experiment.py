@@ -382,6 +382,7 @@ def test_the_norm_of_the_meta_gradient_is_clipped(config):
         assert optax.tree.norm(mean) == pytest.approx(0.1 * expected)
 
 
+@pytest.mark.slow
 def test_from_the_command_line_without_any_data_file(tmp_path):
     command = [
         sys.executable,
