@@ -111,6 +111,7 @@ def test_resuming_with_another_config_is_refused_in_one_line(undisturbed):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_table2_adds_the_averaging_baselines(tmp_path):
     options = (
         *TINY,
@@ -129,6 +130,7 @@ def test_table2_adds_the_averaging_baselines(tmp_path):
     assert set(report["details"]["averaging"]["multitask_l2"]["sweep"]) == {"0.0001", "0.001"}
 
 
+@pytest.mark.slow
 def test_fomaml_trains_another_network(undisturbed, tmp_path):
     _, report = finish(tmp_path, *TINY, variant=":fomaml")
     rows = {(r["method"], r["setting"]): r["mean"] for r in report["results"]}
