@@ -172,10 +172,14 @@ def read(paths: Sequence[str | Path]) -> list[Record]:
 
 
 def groups(records: Sequence[Record]) -> list[list[Record]]:
-    """Return the reports in groups of those that differ in the seed alone."""
+    """Return the reports in groups of those that differ in the seed alone.
+
+    A value that an earlier version did not have is no difference where it is off: 0 or empty.
+    """
     found: dict[str, list[Record]] = {}
     for record in records:
-        config = {name: x for name, x in record.get("config", {}).items() if name != "seed"}
+        leaves = _leaves(record.get("config", {}))
+        config = {name: value for name, value in leaves if value and name != "seed"}
         same = json.dumps([record["experiment"], config], sort_keys=True)
         found.setdefault(same, []).append(record)
     return list(found.values())
@@ -206,13 +210,14 @@ def differences(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
     Their names are dotted, as on the command line. Of two that always have the same value, as a
     value has that follows another one, the first stands for both. None is a value that a config
-    does not have.
+    does not have, which is as good as off.
     """
     configs = [dict(_leaves(record.get("config", {}))) for record in records]
     found: dict[str, list[Any]] = {}
     for name in dict.fromkeys(name for config in configs for name in config if name != "seed"):
         values = [config.get(name) for config in configs]
-        if any(value != values[0] for value in values) and values not in found.values():
+        told = [value or None for value in values]
+        if any(value != told[0] for value in told) and values not in found.values():
             found[name] = values
     return found
 

@@ -129,6 +129,18 @@ def test_reports_that_differ_in_the_seed_alone_go_together():
     assert reports.groups(found) == [[found[0], found[2]], [found[1]], [found[3]]]
 
 
+def test_a_value_that_an_earlier_version_did_not_have_is_no_difference_where_it_is_off():
+    def of(seed, **more):
+        return report(seed, 1.0, 2.0) | {"config": {"seed": seed, "train": {"steps": 1, **more}}}
+
+    off = [of(0), of(1, clip=0.0), of(2, clip=0.0, weights={"start": ""})]
+    assert reports.groups(off) == [off]
+    assert reports.differences(off) == {}
+    found = [of(0), of(1, clip=0.5)]
+    assert reports.groups(found) == [found[:1], found[1:]]
+    assert reports.differences(found) == {"train.clip": [None, 0.5]}
+
+
 def test_curves_are_means_over_seeds_beside_the_papers():
     found = [report(seed, 3.0 + seed, 0.5) for seed in (0, 1)]
     curve = plots.curves(found)["5-shot"]["maml"]
