@@ -107,7 +107,8 @@ def test_gradient_methods_take_steps_and_the_others_none(config, tmp_path):
 
 
 def test_it_learns(config, tmp_path):
-    config.train.num_iterations = 150
+    config.train.update(num_iterations=150, meta_batch=8)
+    config.validate.num_tasks = 50  # with few the choice among checkpoints is chance
     config.log.update(every=50, checkpoint_every=50)
     config.evaluate.num_tasks = 100
     (row,) = experiment.run(config, tmp_path)["results"]
