@@ -123,6 +123,8 @@ def _start(run: Callable[[Config, Path], object], argv: Sequence[str]) -> None:
 def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
+    except SystemExit:  # absl's status after --help is 1, but that was no error
+        raise SystemExit(0) from None
     except (AttributeError, KeyError) as error:
         _refuse(_unknown_field(error))
     except BrokenPipeError:  # whoever reads --help has seen enough

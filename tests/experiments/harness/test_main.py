@@ -59,7 +59,9 @@ def test_a_missing_workdir_is_refused():
 
 
 def test_help_lists_flags_and_config_values():
-    text = call("--help").stdout
+    asked = call("--help")
+    assert asked.returncode == 0
+    text = asked.stdout
     assert "--workdir" in text
     assert "--config.train.inner_lr=0.001" in text
 
