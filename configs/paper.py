@@ -77,6 +77,8 @@ class Row(NamedTuple):
     hours: on two CPU cores, about, for each seed; a guess until one is trained.
     seeds: each is a run of its own.
     data: the folder of its images below ``--data``, none if it needs none.
+    patience: iterations without a better validation score after which a run is done before its
+      length, and its report says so; 0 for never.
     """
 
     name: str
@@ -85,11 +87,12 @@ class Row(NamedTuple):
     hours: float
     seeds: tuple[int, ...] = (0,)
     data: str = ""
+    patience: int = 0
 
 
 def _omniglot(variant: str, hours: float, source: str = "table 1", seeds: int = 1) -> Row:
     name, config = f"omniglot/{variant}", f"omniglot:{variant}"
-    return Row(name, config, source, hours, tuple(range(seeds)), "omniglot")
+    return Row(name, config, source, hours, tuple(range(seeds)), "omniglot", 10_000)
 
 
 def _miniimagenet(variant: str, hours: float) -> Row:
@@ -99,7 +102,12 @@ def _miniimagenet(variant: str, hours: float) -> Row:
         "table 1",
         hours,
         data="miniimagenet",
+        patience=10_000,
     )
+
+
+def _robot(family: str, hours: float) -> Row:
+    return Row(f"locomotion/{family}", f"locomotion:{family}", "figure 5", hours, patience=100)
 
 
 THREE = (0, 1, 2)
@@ -146,9 +154,9 @@ ROWS = (
     _omniglot("20way5shot_memory", 15.0),
     _omniglot("20way5shot_statistician", 20.0),
     _omniglot("20way5shot", 65.0),
-    Row("locomotion/cheetah_direction", "locomotion:cheetah_direction", "figure 5", 2.0),
-    Row("locomotion/cheetah_velocity", "locomotion:cheetah_velocity", "figure 5", 2.0),
-    Row("locomotion/ant_direction", "locomotion:ant_direction", "figure 5", 3.0),
-    Row("locomotion/ant_velocity", "locomotion:ant_velocity", "figure 5", 2.0),
+    _robot("cheetah_direction", 2.0),
+    _robot("cheetah_velocity", 2.0),
+    _robot("ant_direction", 3.0),
+    _robot("ant_velocity", 2.0),
 )
 """In the order in which they are trained."""

@@ -60,8 +60,13 @@ def chosen(only: str) -> list[Row]:
 
 
 def train(rows: Sequence[Row], places: Places, *, hours: float, nice: int) -> None:
-    """Train what is missing until the time is up, publishing every seed that is done."""
+    """Train what is missing until the time is up, publishing every seed that is done.
+
+    Raises:
+      RuntimeError: after all others, if the training of some has ended with an error.
+    """
     deadline = time.monotonic() + 3600 * hours
+    failed = []
     for row in rows:
         images = places.images(row)
         if images is not None and not images.is_dir():
@@ -71,17 +76,23 @@ def train(rows: Sequence[Row], places: Places, *, hours: float, nice: int) -> No
             if standing.is_done(row, seed, places):
                 continue
             if time.monotonic() > deadline:
-                return
+                break
             log = places.workdir(row, seed) / work.LOG
             print(f"{row.name}, seed {seed}: about {row.hours:g} h, see {log}", file=sys.stderr)
+            finished = False
             try:
                 finished = work.train(row, seed, places, deadline, nice)
+            except RuntimeError as error:
+                print(f"{row.name}, seed {seed}: {error}", file=sys.stderr)
+                failed.append(f"{row.name}, seed {seed}")
             finally:
                 if packed := work.pack(row, seed, places):
                     print(f"{row.name}, seed {seed}: packed into {packed}", file=sys.stderr)
             if finished:
                 work.publish(row, seed, places)
                 results.main()
+    if failed:
+        raise RuntimeError(f"training ended with an error, see above: {'; '.join(failed)}")
 
 
 @contextlib.contextmanager

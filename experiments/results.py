@@ -90,6 +90,8 @@ def _training(record: Record) -> list[str]:
             text += f", about {_duration(run['iterations'] / rate)} by the median rate"
         if (tested := run.get("tested_checkpoint")) not in (None, run["iterations"]):
             text += f", the checkpoint of {tested:,} tested"
+        if flat := run.get("flat_for"):
+            text += f"; it ended where validation had not risen for {flat:,}"
         lines.append(text)
     return lines
 

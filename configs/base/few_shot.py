@@ -132,6 +132,8 @@ def base(source: str, network: str, variant: Variant) -> Any:
     # scheme has no validation classes (omniglot's "paper"), it is the last one.
     config.validate = ConfigDict()
     config.validate.num_tasks = Count(200)  # tasks of validation classes
+    # Meta-iterations without a better accuracy there after which training ends; 0 for never.
+    config.validate.patience = Amount(0)
 
     config.evaluate = ConfigDict()
     config.evaluate.split = "test"  # or validation, train: whose classes are tested

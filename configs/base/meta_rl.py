@@ -64,6 +64,8 @@ def base(name: str) -> Any:
 
     config.validate = ConfigDict()  # the checkpoint with the best return on these tasks is tested
     config.validate.num_tasks = Count(40)  # at every checkpoint
+    # Meta-iterations without a better return there after which training ends; 0 for never.
+    config.validate.patience = Amount(0)
 
     config.evaluate = ConfigDict()
     config.evaluate.num_tasks = Count(40)  # test tasks

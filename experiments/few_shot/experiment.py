@@ -88,6 +88,12 @@ def prepare(config: Config) -> Setting:
         method = method._replace(learner=started(config, method.learner))
         jax.eval_shape(method.learner.init, seed, jnp.zeros((1, *shape)))  # they have to fit
     validation_set = load(config, "validation") if has_validation(config) else None
+    if config.validate.patience and validation_set is None:
+        raise ArgumentError(
+            f"config.validate.patience is {config.validate.patience}, and there are no validation "
+            "classes whose accuracy could tell when to end: set it to 0, or take a scheme or a "
+            "split that has some."
+        )
     check_sizes(config, {"train": train_set, "validation": validation_set, "test": test_set})
     test_tasks = {q: task_sampler(config, test_set, q) for q in config.evaluate.queries}
     validation = None
@@ -177,6 +183,7 @@ def trained_run(setting: Setting, workdir: Path) -> Run:
         meta_batch=method.meta_batch,
         depends_on=depends_on(config),
         validate=validate,
+        patience=config.validate.patience,
         # Each process, and each device, reads the images of its own tasks.
         mesh=None if config.data.in_memory else training_mesh(method.meta_batch),
     )

@@ -38,6 +38,8 @@ class Training(NamedTuple):
     depends_on: the config values that the run depends on; a change refuses to resume.
     validate: the accuracy or return on validation tasks. Every checkpoint is scored by it (after
       the last inner step), and the best one is tested instead of the last.
+    patience: meta-iterations without a better validation score after which the run is over; 0 for
+      none but `num_iterations`.
     step_fn: one meta-update by `tx`; None takes the plain `meta_step`.
     example: inputs to initialise with; None takes those of the sampler.
     task_chunk, mesh: of the drawing of tasks, see `sample_tasks`.
@@ -53,6 +55,7 @@ class Training(NamedTuple):
     meta_batch: int
     depends_on: Mapping[str, Any]
     validate: Callable[[Params], Scores] | None = None
+    patience: int = 0
     step_fn: StepFn | None = None
     example: PyTree = None
     task_chunk: int | None = None
@@ -130,7 +133,7 @@ def train(what: Training, key: jax.Array, log: Config, workdir: Path) -> Run:
         MetricLogger(workdir, what.name, resume_step=done) as logger,
         training_progress(what.name, what.num_iterations, done, what.shown) as show,
     ):
-        if done < what.num_iterations:
+        if done < what.num_iterations and not _is_flat(what, checkpoints):
             state = fit(
                 what.step_fn or meta_step(what.learner.meta_gradient, what.tx),
                 state,
@@ -148,10 +151,12 @@ def train(what: Training, key: jax.Array, log: Config, workdir: Path) -> Run:
                     checkpoint_hook(
                         checkpoints, log.checkpoint_every, _scorer(what, logger), tally.totals
                     ),
+                    lambda call: call.is_due(log.checkpoint_every) and _is_flat(what, checkpoints),
                     endings.stop_hook(asked_to_stop, checkpoints, tally.totals),
                 ],
             )
-    if int(state.step) < what.num_iterations:
+    flat = int(state.step) < what.num_iterations and _is_flat(what, checkpoints)
+    if int(state.step) < what.num_iterations and not flat:
         raise endings.Interrupted(
             f"{what.name} has stopped after {int(state.step):,} of {what.num_iterations:,} "
             f"iterations, which are saved in {workdir}. The same command goes on from there."
@@ -163,6 +168,8 @@ def train(what: Training, key: jax.Array, log: Config, workdir: Path) -> Run:
         processes.here(chosen.meta_params),
         {
             "iterations": int(state.step),
+            # Iterations without a better validation score, where these ended the run.
+            "flat_for": what.patience if flat else None,
             "tested_checkpoint": int(chosen.step),
             "chosen_by": "last iteration" if what.validate is None else "best validation score",
             "iterations_per_second": counted / busy if busy else None,
@@ -173,6 +180,11 @@ def train(what: Training, key: jax.Array, log: Config, workdir: Path) -> Run:
             **{name: totals.get(name) for name in what.totals},
         },
     )
+
+
+def _is_flat(what: Training, checkpoints: Checkpoints) -> bool:
+    """Whether the validation score has not risen for too long."""
+    return bool(what.patience) and checkpoints.since_best() >= what.patience
 
 
 def _initial(what: Training, key: jax.Array) -> TrainState:

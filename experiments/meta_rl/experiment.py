@@ -196,6 +196,7 @@ def train_all(
                 num_tasks=config.validate.num_tasks,
                 num_steps=config.train.num_inner_steps if method.adapts else 0,  # training's aim
             ),
+            patience=config.validate.patience,
             step_fn=step_of(config, learner, tx),
             example=example,
             task_chunk=config.train.rollout_chunk or None,

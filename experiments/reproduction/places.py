@@ -51,5 +51,6 @@ def words(row: Row, seed: int, places: Places, workdir: Path | None = None) -> l
     config = f"{file}:{variant}" if variant else file
     given = ["-m", f"experiments.{experiment}", f"--config={config}"]
     given += [f"--workdir={workdir or places.workdir(row, seed)}", f"--config.seed={seed}"]
+    given += [f"--config.validate.patience={row.patience}"] if row.patience else []
     images = places.images(row)
     return given if images is None else [*given, f"--config.data.dir={images}"]

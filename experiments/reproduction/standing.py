@@ -71,18 +71,27 @@ def standing(row: Row, places: Places) -> Standing:
 
 
 def is_done(row: Row, seed: int, places: Places) -> bool:
-    """Return whether the published report of a seed is that of the whole training."""
-    return published(row, seed, places) >= _goal(row)
+    """Return whether the published report of a seed is that of the whole training.
+
+    That is the row's length, or less where validation did not rise any more.
+    """
+    goal = _goal(row)
+    runs = _published(row, seed, places)
+    return bool(runs) and all(told["iterations"] >= goal or told.get("flat_for") for told in runs)
 
 
 def published(row: Row, seed: int, places: Places) -> int:
     """Return the iterations behind a published report, of the method that was trained least."""
+    return min((told["iterations"] for told in _published(row, seed, places)), default=0)
+
+
+def _published(row: Row, seed: int, places: Places) -> list[Mapping[str, Any]]:
+    """What a published report tells of the training of each method that was trained."""
     path = places.report(row, seed)
     if not path.is_file():
-        return 0
+        return []
     (record,) = report.read([path])
-    counts = [told.get("iterations", 0) for told in record["train"].values()]
-    return min((count for count in counts if count), default=0)
+    return [told for told in record["train"].values() if told.get("iterations")]
 
 
 def findings(records: Sequence[Record]) -> list[Finding]:
@@ -148,7 +157,9 @@ def _verdict(number: Finding) -> str:
 
 def _state(found: Standing) -> str:
     if found.trained:
-        return f"{found.goal:,} iterations"
+        longest, shortest = max(found.iterations.values()), min(found.iterations.values())
+        count = f"{shortest:,}" if shortest == longest else f"{shortest:,} to {longest:,}"
+        return f"{count} iterations" + (", flat" if shortest < found.goal else "")
     done = sum(found.iterations.values())
     if not done:
         return "not begun"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from configs.paper import Row
+from experiments.harness import endings
 from experiments.reproduction.places import ROOT, Places, words
 from experiments.reproduction.standing import seconds_trained
 from mamljax.running import files, report
@@ -55,6 +56,10 @@ def train(row: Row, seed: int, places: Places, deadline: float, nice: int) -> bo
       places: where.
       deadline: of `time.monotonic`, when training is asked to end with a checkpoint.
       nice: the niceness of the process.
+
+    Raises:
+      RuntimeError: if training ends with an error, with the last line of what it said.
+      KeyboardInterrupt: if somebody has stopped it, or this process.
     """
     workdir = places.workdir(row, seed)
     unpack(row, seed, places)
@@ -101,6 +106,8 @@ def _finished(process: subprocess.Popen, deadline: float, log: Path) -> bool:
         process.terminate()
         process.wait()
         raise
+    if process.returncode == endings.EXIT_STATUS and not asked:
+        raise KeyboardInterrupt  # by somebody else, who does not want the next row instead
     if process.returncode and not asked:
         last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
         raise RuntimeError(f"training ended with an error, see {log}: {' '.join(last)}")

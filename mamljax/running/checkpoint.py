@@ -90,6 +90,18 @@ class Checkpoints:
         record = _read_record(self._path(step)) or {}
         return record.get("totals", {})
 
+    def since_best(self) -> int:
+        """Return the steps from the checkpoint with the lowest score to the newest with a score.
+
+        It is 0 if none has one. What ends a run that no longer gets better needs no more than this.
+        """
+
+        def read() -> int:
+            scored = list(filter(_scored, self._records()))
+            return scored[-1]["step"] - min(scored, key=_best_first)["step"] if scored else 0
+
+        return int(processes.from_first(processes.by_first(read) or 0))
+
     def _save(self, state: TrainState, score: float | None, totals: Mapping[str, float]) -> None:
         step = int(state.step)
         target = self._path(step)
@@ -155,6 +167,10 @@ class Checkpoints:
     def _path(self, step: int) -> Path:
         return self.directory / f"{step:08d}"
 
+    def _records(self) -> list[dict[str, Any]]:
+        """The records that can be read, oldest first."""
+        return [record for step in self.steps() if (record := _read_record(self._path(step)))]
+
     def _good_records(self) -> list[dict[str, Any]]:
         """The records of all undamaged checkpoints, newest first; a warning for every other."""
         records = []
@@ -173,7 +189,7 @@ class Checkpoints:
 
     def _prune(self) -> None:
         """Remove all but the last and the best; what cannot be read is left for a person to see."""
-        records = [record for step in self.steps() if (record := _read_record(self._path(step)))]
+        records = self._records()
         best = sorted(filter(_scored, records), key=_best_first)
         kept = [r["step"] for r in records[-self.keep_last :] + best[: self.keep_best]]
         for record in records:

@@ -45,6 +45,24 @@ def test_rows_are_trained_in_order_once_and_published(trained, tmp_path, capsys)
     assert trained[6:] == [x for s in range(3) for x in (("omniglot/5way1shot_dense", s), "pages")]
 
 
+def test_an_error_in_one_row_lets_the_others_go_on(trained, monkeypatch, tmp_path, capsys):
+    places = Places(tmp_path / "results", tmp_path / "runs", tmp_path / "data")
+    good = work.train
+
+    def train(row, seed, *rest):
+        if seed == 1:
+            raise RuntimeError("error: a loss is not finite")
+        return good(row, seed, *rest)
+
+    monkeypatch.setattr(work, "train", train)
+    with pytest.raises(RuntimeError, match=r"see above: sinusoid/fomaml, seed 1$"):
+        reproduce.train(reproduce.chosen("sinusoid/fomaml"), places, hours=1.0, nice=0)
+    assert [step for step in trained if step != "pages"] == [
+        ("sinusoid/fomaml", 0), ("sinusoid/fomaml", 2)
+    ]  # fmt: skip
+    assert "sinusoid/fomaml, seed 1: error: a loss is not finite" in capsys.readouterr().err
+
+
 def test_nothing_begins_after_the_deadline(trained, tmp_path):
     places = Places(tmp_path / "results", tmp_path / "runs", tmp_path / "data")
     reproduce.train(ROWS, places, hours=-1.0, nice=0)

@@ -86,6 +86,16 @@ def test_keeps_the_last_and_the_best(tmp_path):
     assert leftovers == []
 
 
+def test_steps_since_the_best_are_counted_to_the_newest_that_has_a_score(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.since_best() == 0
+    for step, score, since in [(1, None, 0), (2, 3.0, 0), (3, 4.0, 1), (4, None, 1), (5, 5.0, 3)]:
+        checkpoints.save(make_state(step), score)
+        assert checkpoints.since_best() == since
+    checkpoints.save(make_state(6), 3.0)  # as good as the best
+    assert checkpoints.since_best() == 0
+
+
 def damage_truncate(path):
     victim = max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])

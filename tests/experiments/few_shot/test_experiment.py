@@ -184,6 +184,9 @@ def test_classes_of_train_alone_are_divided_by_a_seed(config, folder, tmp_path):
     assert (len(setting.train.names), setting.test_classes) == (3, 5)
     depends = experiment.depends_on(config)["data"]
     assert (depends["split"], depends["split_seed"]) == ((0.4, 0.0, 0.6), 3)
+    config.validate.patience = 10
+    with pytest.raises(ArgumentError, match=r"patience is 10, and there are no validation classes"):
+        experiment.prepare(config)
     config.data.split = ()
     with pytest.raises(DataError, match=r"no folder 'test', .* --config\.data\.split=0\.8,0\.1,0"):
         experiment.prepare(config)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from ml_collections import ConfigDict
@@ -9,12 +10,13 @@ from ml_collections import ConfigDict
 from experiments.harness import endings, training
 from mamljax import losses, maml, meta_step, models, tasks
 from mamljax.checks import ArgumentError
+from mamljax.evaluate import Scores
 from mamljax.running import files
 
 LOG = ConfigDict({"every": 5, "checkpoint_every": 10})
 
 
-def run(workdir, num_iterations, totals=("found",)):
+def run(workdir, num_iterations, totals=("found",), **options):
     """Train something whose every iteration finds as much as its number, from 1."""
     learner = maml(models.mlp((4, 1)), losses.mean_squared_error, inner_lr=0.01)
     tx = optax.adam(1e-3)
@@ -26,9 +28,22 @@ def run(workdir, num_iterations, totals=("found",)):
 
     what = training.Training(
         "maml", learner, tasks.sinusoid(5, 5), tx, num_iterations, 2, {}, step_fn=counting,
-        totals=totals, shown=("found",),
+        totals=totals, shown=("found",), **options,
     )  # fmt: skip
     return training.train(what, jax.random.key(0), LOG, workdir).train
+
+
+def falling_after(best, seen=None):
+    """A validation whose score, at checkpoint after checkpoint, rises to the `best`, then falls."""
+    seen = [] if seen is None else seen
+
+    def validate(params):
+        seen.append(params)
+        score = float(min(len(seen), 2 * best - len(seen)))
+        one = np.full(1, score)
+        return Scores(one, 0 * one, 0 * one, one, 1, 0, one[None])
+
+    return validate
 
 
 @pytest.fixture
@@ -79,3 +94,26 @@ def test_fewer_iterations_than_were_trained_are_refused_and_more_go_on(tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == left
     told = run(tmp_path, 30)
     assert (told["iterations"], told["found"]) == (30, sum(range(1, 31)))
+
+
+def test_training_ends_where_validation_no_longer_rises(tmp_path, stopped):
+    told = run(tmp_path / "a", 100, patience=30, validate=falling_after(2))
+    assert (told["iterations"], told["tested_checkpoint"], told["flat_for"]) == (50, 20, 30)
+    # It is over: nothing is trained, or validated, once more.
+    again = run(tmp_path / "a", 100, patience=30, validate=None)
+    assert (again["iterations"], again["flat_for"], again["found"]) == (50, 30, told["found"])
+    # Who has more patience goes on.
+    more = run(tmp_path / "a", 70, patience=40, validate=falling_after(-9))
+    assert (more["iterations"], more["tested_checkpoint"], more["flat_for"]) == (60, 20, 40)
+    whole = run(tmp_path / "a", 70, validate=falling_after(-9))
+    assert (whole["iterations"], whole["flat_for"]) == (70, None)
+
+
+def test_a_stop_between_does_not_change_where_it_ends(tmp_path, stopped):
+    seen = []
+    stopped.append(35)  # with a checkpoint that has no score
+    with pytest.raises(endings.Interrupted):
+        run(tmp_path, 100, patience=30, validate=falling_after(2, seen))
+    stopped.clear()
+    told = run(tmp_path, 100, patience=30, validate=falling_after(2, seen))
+    assert (told["iterations"], told["tested_checkpoint"], told["flat_for"]) == (50, 20, 30)

@@ -62,6 +62,18 @@ def test_a_row_is_trained_when_all_its_seeds_are(places):
     assert not standing.standing(ROW, places).trained
 
 
+def test_a_row_that_no_longer_gets_better_is_done_before_its_length(places):
+    flat = record(1, 0.9, iterations=31_000)
+    publish(places, 0, record(0, 0.9))
+    publish(places, 1, flat)
+    assert not standing.standing(ROW, places).trained
+    flat["train"]["maml"]["flat_for"] = 10_000
+    publish(places, 1, flat)
+    found = standing.standing(ROW, places)
+    assert found.trained
+    assert standing.table([found]).cells[0][2] == "31,000 to 60,000 iterations, flat, 2 seeds"
+
+
 @pytest.mark.parametrize(
     ("means", "half", "metric", "shortfall", "verdict"),
     [

@@ -69,6 +69,12 @@ def test_an_error_is_told_with_its_last_line(places, program):
         work.train(ROW, 0, places, time.monotonic() + 60, 0)
 
 
+def test_training_that_somebody_stops_is_not_an_error(places, program):
+    program("raise SystemExit(130)")
+    with pytest.raises(KeyboardInterrupt):
+        work.train(ROW, 0, places, time.monotonic() + 60, 0)
+
+
 def test_an_hour_of_training_is_packed_and_laid_out_again(places, tmp_path):
     saved(places, seconds=3599)
     assert work.pack(ROW, 0, places) is None
