@@ -26,5 +26,5 @@ SETTINGS = ("5way1shot", "5way5shot")
 def get_config(variant: str = "5way1shot") -> ConfigDict:
     """The config of a variant."""
     config = few_shot.resnet12("cub", few_shot.parse(variant, SETTINGS))
-    config.data.in_memory = True  # 250 MB
+    config.data.on_disk = False  # 250 MB
     return config

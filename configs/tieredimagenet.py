@@ -4,7 +4,7 @@
         --workdir=runs/pretrained --config.data.dir=DIRECTORY
 
 DIRECTORY holds the 84 x 84 images, each in a folder named after its class (train/n01530575/*.jpg).
-They take 16 GB prepared and are read from disk as they are drawn (config.data.in_memory=False).
+They take 16 GB prepared and are read from disk as they are drawn (config.data.on_disk=True).
 
 Variants, given after a colon:
     5way1shot, 5way5shot          MAML

@@ -125,7 +125,8 @@ def verified(rows: Sequence[Row], places: Places) -> bool:
 def tell(rows: Sequence[Row], places: Places) -> None:
     """Print how every row stands."""
     found = [standing.standing(row, places) for row in rows]
-    report.show(standing.table(found), "The paper")
+    report.show(standing.trainings(found), "Training")
+    report.show(standing.numbers(found), "Numbers")
     print(standing.summary(found))
 
 

@@ -36,7 +36,8 @@ def rendered(text: str, folder: Path = ROOT / "results") -> str:
         begin, pattern, kind, end = found.groups()
         if kind in OF_ROWS:
             places = Places(results=folder, runs=folder / "none")  # of what is published alone
-            lines = report.markdown_table(OF_ROWS[kind](places))
+            chosen = [row for row in paper.ROWS if pattern in ("all", row.name.partition("/")[0])]
+            lines = OF_ROWS[kind](chosen, places)
             return begin + "\n".join(lines) + "\n" + end
         paths = sorted(folder.glob(pattern))
         if not paths:
@@ -67,7 +68,7 @@ def origin(records: Sequence[Record]) -> list[str]:
     devices = f"{device['count']} device{'' if device['count'] == 1 else 's'}"
     return [
         f"- {first['results'][0]['num_tasks']} test tasks for each seed",
-        *(f"- training: {line}" for line in _training(first)),
+        *(f"- training{line}" for line in _trainings(records)),
         *_gains(first),
         *_gaps(first),
         f"- {device['platform'].upper()} ({device['kind']}, {device['cpu_cores']} cores, "
@@ -75,6 +76,14 @@ def origin(records: Sequence[Record]) -> list[str]:
         f"mamljax {versions['mamljax']}",
         f"- `{first['command']}`",
     ]
+
+
+def _trainings(records: Sequence[Record]) -> list[str]:
+    """Training of the first seed, or of each where they are not equally long."""
+    lengths = [{name: run.get("iterations") for name, run in x["train"].items()} for x in records]
+    if all(length == lengths[0] for length in lengths):
+        return [f": {line}" for line in _training(records[0])]
+    return [f", seed {x['seed']}: {line}" for x in records for line in _training(x)]
 
 
 def _training(record: Record) -> list[str]:
@@ -310,15 +319,35 @@ TITLES = {
 }
 
 
-def rows(places: Places) -> Table:
-    """Return how every row of the paper stands."""
-    return standing.table([standing.standing(row, places) for row in paper.ROWS])
+def rows(chosen: Sequence[paper.Row], places: Places) -> list[str]:
+    """Return how far every row of the paper is trained."""
+    found = standing.trainings(standing.standing(row, places) for row in chosen)
+    return report.markdown_table(found)
 
 
-def weights(places: Places) -> Table:
+def numbers(chosen: Sequence[paper.Row], places: Places) -> list[str]:
+    """Return how every number of the paper stands."""
+    found = standing.numbers(standing.standing(row, places) for row in chosen)
+    return report.markdown_table(found)
+
+
+def reports(chosen: Sequence[paper.Row], places: Places) -> list[str]:
+    """Return the table of every row that has a report, where it comes from, and its figure."""
+    lines = []
+    for row in chosen:
+        paths = [path for seed in row.seeds if (path := places.report(row, seed)).is_file()]
+        if not paths:
+            continue
+        lines += ["", f"### {row.name}", "", *reported(paths)]
+        if (places.results / f"{row.name}_training.png").is_file():
+            lines += ["", f"![Training of {row.name}](results/{row.name}_training.png)"]
+    return [*lines, ""]
+
+
+def weights(chosen: Sequence[paper.Row], places: Places) -> list[str]:
     """Return the published weights: the number, what tests and what trained them."""
     cells = []
-    for row in paper.ROWS:
+    for row in chosen:
         if not places.weights(row).is_file():
             continue
         (record,) = report.read([places.report(row, row.seeds[0])])
@@ -329,16 +358,15 @@ def weights(places: Places) -> Table:
         train = f"mamljax reproduce --only={row.name}"
         mean, half = number["mean"][-1], number["ci95"][-1]
         cells.append([f"{row.name}.npz", f"{mean:.4f} ± {half:.4f}", f"`{test}`", f"`{train}`"])
-    return Table(["weights", "number", "what tests them", "what trains them"], cells, "")
+    header = ["weights", "number", "what tests them", "what trains them"]
+    return report.markdown_table(Table(header, cells, ""))
 
 
-def images(places: Places) -> Table:
+def images(chosen: Sequence[paper.Row], places: Places) -> list[str]:
     """Return tables 1 and 3: ours and the paper's in per cent, and how far ours is trained."""
     ours = {}
-    for found in (standing.standing(row, places) for row in paper.ROWS if row.data):
-        trained = [standing.published(found.row, seed, places) for seed in found.row.seeds]
-        share = min(filter(None, trained), default=0) / found.goal
-        part = "" if share >= 1 else f" ({share:.0%})"
+    for found in (standing.standing(row, places) for row in chosen if row.data):
+        part = _part(found, places)
         for number in reversed(found.numbers):  # of several query counts the first, the paper's
             task = number.setting.partition(",")[0]
             ours[found.row.data, task, number.method] = f"{100 * number.ours:.1f}{part}"
@@ -352,19 +380,29 @@ def images(places: Places) -> Table:
             found = ours.get((data, f"{ways}-way {shots}-shot", method), "-")
             cells[-1].append(f"{found} / {theirs[0]:.1f}" if theirs else "")
     header = [f"{SETS[data]} {ways}-way {shots}-shot" for data, ways, shots in tasks]
-    return Table(["%, ours / paper", *header], cells, "")
+    return report.markdown_table(Table(["%, ours / paper", *header], cells, ""))
+
+
+def _part(found: standing.Standing, places: Places) -> str:
+    """Say in brackets how much of the training is behind the reports of a row, if not all of it."""
+    seeds = [seed for seed in found.row.seeds if places.report(found.row, seed).is_file()]
+    short = [seed for seed in seeds if not standing.is_done(found.row, seed, places)]
+    least = min((standing.published(found.row, seed, places) for seed in short), default=0)
+    return f" ({least / found.goal:.0%})" if short else ""
 
 
 SETS = {"omniglot": "Omniglot", "miniimagenet": "miniImagenet"}
 """Names of the image sets, by their folder."""
 
 
-OF_ROWS: dict[str, Callable[[Places], Table]] = {
+OF_ROWS: dict[str, Callable[[Sequence[paper.Row], Places], list[str]]] = {
     "rows": rows,
+    "numbers": numbers,
+    "reports": reports,
     "weights": weights,
     "images": images,
 }
-"""Tables of the paper's rows, by the word in a mark."""
+"""Of the paper's rows, all of them or one experiment's, by the words in a mark."""
 
 TABLES: dict[str, Callable[[Record], Table]] = {
     "races": races,

@@ -65,9 +65,9 @@ def base(source: str, network: str, variant: Variant) -> Any:
     config.data.cache = ""  # where the prepared set is kept, ~/.cache/mamljax/data by default
     config.data.scheme = ""  # which classes train and test, see mamljax.data.SCHEMES
     config.data.download = False  # fetch what is missing (omniglot only)
-    # Keep all images in memory. Else they are read from the prepared set as they are drawn, the
-    # same ones, which is for sets that are too large.
-    config.data.in_memory = True
+    # Read images from the prepared set as they are drawn, for sets too large to be kept in memory;
+    # they are the same ones.
+    config.data.on_disk = False
     config.data.image_size = Count((84, 84))  # height and width of your own images (source=folder)
     config.data.resize = False  # bring your own images to that size instead of refusing others
     config.data.grayscale = False  # read your own images in one channel instead of three
@@ -155,7 +155,7 @@ def base(source: str, network: str, variant: Variant) -> Any:
 def resnet12(source: str, variant: Variant) -> Any:
     """The config of a large set of photos: a ResNet-12, images on disk, queries of 15 per class."""
     config = base(source, "resnet12", variant)
-    config.data.in_memory = False
+    config.data.on_disk = True
     config.data.augment.flip = True
     config.data.augment.crop = 8
     config.data.augment.colour = 0.4

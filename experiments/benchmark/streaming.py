@@ -64,15 +64,15 @@ class Setting(NamedTuple):
 class Kind(NamedTuple):
     """One way to hold the images."""
 
-    in_memory: bool
+    on_disk: bool
     limited: bool
 
 
 KINDS = {
-    "on disk, 1 GB": Kind(in_memory=False, limited=True),
-    "in memory, 1 GB": Kind(in_memory=True, limited=True),
-    "in memory": Kind(in_memory=True, limited=False),
-    "on disk": Kind(in_memory=False, limited=False),
+    "on disk, 1 GB": Kind(on_disk=True, limited=True),
+    "in memory, 1 GB": Kind(on_disk=False, limited=True),
+    "in memory": Kind(on_disk=False, limited=False),
+    "on disk": Kind(on_disk=True, limited=False),
 }
 
 
@@ -117,7 +117,7 @@ def _in_process(folder: Path, setting: Setting, kind: Kind) -> list[dict[str, An
     raise RuntimeError(f"exit status {done.returncode}: {done.stderr}")
 
 
-def prepare(folder: Path, setting: Setting, *, in_memory: bool = False) -> ImageSet:
+def prepare(folder: Path, setting: Setting, *, on_disk: bool = True) -> ImageSet:
     """The images, which are made first if they are not there."""
     shape = (setting.side, setting.side, 3)
 
@@ -133,7 +133,7 @@ def prepare(folder: Path, setting: Setting, *, in_memory: bool = False) -> Image
         ]
 
     source = Source("synthetic images", "synthetic", shape, None, classes)
-    return cache.read(source, lambda names: names, None, folder, in_memory=in_memory)
+    return cache.read(source, lambda names: names, None, folder, on_disk=on_disk)
 
 
 def train(folder: Path, setting: Setting, kind: Kind) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def train(folder: Path, setting: Setting, kind: Kind) -> dict[str, Any]:
         resource.setrlimit(resource.RLIMIT_DATA, (setting.limit, setting.limit))
     config: Config = miniimagenet_config.get_config("5way1shot_fomaml")
     config.model.filters = setting.filters
-    images = prepare(folder, setting, in_memory=kind.in_memory)
+    images = prepare(folder, setting, on_disk=kind.on_disk)
     method = methods.build(config, images.images.shape[2:], len(images.names), None)
     example = np.zeros((1, *images.images.shape[2:]), np.float32)
     tx = optax.adam(config.train.meta_lr)

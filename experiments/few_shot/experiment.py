@@ -145,7 +145,7 @@ def load(config: Config, split: str) -> ImageSet:
             data_dir=config.data.dir or None,
             cache_dir=config.data.cache or None,
             download=config.data.download,
-            in_memory=config.data.in_memory,
+            on_disk=config.data.on_disk,
             **options,
         )
 
@@ -185,7 +185,7 @@ def trained_run(setting: Setting, workdir: Path) -> Run:
         validate=validate,
         patience=config.validate.patience,
         # Each process, and each device, reads the images of its own tasks.
-        mesh=None if config.data.in_memory else training_mesh(method.meta_batch),
+        mesh=training_mesh(method.meta_batch) if config.data.on_disk else None,
     )
     return train(training, setting.keys["train"], config.log, workdir)
 

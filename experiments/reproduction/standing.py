@@ -116,21 +116,24 @@ def findings(records: Sequence[Record]) -> list[Finding]:
     return found
 
 
-def table(standings: Iterable[Standing]) -> Table:
+def trainings(standings: Iterable[Standing]) -> Table:
+    """Return a line for each row: how far it is trained."""
+    cells = [[found.row.name, found.row.source, _state(found)] for found in standings]
+    return Table(["row", "of the paper", "iterations"], cells, "", labels=3)
+
+
+def numbers(standings: Iterable[Standing]) -> Table:
     """Return a line for each number of the paper: ours, the paper's, and how it stands."""
     cells = []
     for found in standings:
-        seeds = f"{len(found.row.seeds)} seeds" if len(found.row.seeds) > 1 else "1 seed"
-        head = [found.row.name, found.row.source, f"{_state(found)}, {seeds}"]
-        if not found.numbers:
-            cells.append([*head, "", "", "", ""])
         for number in found.numbers:
             what = f"{number.method}, after {number.step} step{'' if number.step == 1 else 's'}"
             ours = f"{number.ours:.3g} ± {number.half:.2g}"
+            ours = "diverged" if np.isnan(number.ours) else ours
             half = f" ± {number.paper_half:.2g}" if number.paper_half else ""
-            cells.append([*head, what, ours, f"{number.paper:.3g}{half}", _verdict(number)])
-    header = ["row", "of the paper", "trained", "number", "ours", "paper", "stands"]
-    return Table(header, cells, "")
+            told = [ours, f"{number.paper:.3g}{half}", _verdict(number)]
+            cells.append([found.row.name, what, *told])
+    return Table(["row", "number", "ours", "paper", "stands"], cells, "")
 
 
 def summary(standings: Sequence[Standing]) -> str:
@@ -149,6 +152,8 @@ def summary(standings: Sequence[Standing]) -> str:
 
 
 def _verdict(number: Finding) -> str:
+    if number.shortfall == float("inf"):
+        return "short"
     if number.shortfall:
         return f"short by {number.shortfall:.2g}"
     apart = abs(number.ours - number.paper)
@@ -156,14 +161,15 @@ def _verdict(number: Finding) -> str:
 
 
 def _state(found: Standing) -> str:
+    seeds = f", {len(found.row.seeds)} seeds" if len(found.row.seeds) > 1 else ""
     if found.trained:
         longest, shortest = max(found.iterations.values()), min(found.iterations.values())
         count = f"{shortest:,}" if shortest == longest else f"{shortest:,} to {longest:,}"
-        return f"{count} iterations" + (", flat" if shortest < found.goal else "")
+        return f"{count}{', flat' if shortest < found.goal else ''}{seeds}"
     done = sum(found.iterations.values())
     if not done:
         return "not begun"
-    return f"{done / (found.goal * len(found.row.seeds)):.0%}"
+    return f"{done / (found.goal * len(found.row.seeds)):.0%}{seeds}"
 
 
 def _goal(row: Row) -> int:

@@ -71,19 +71,19 @@ def read(
     data_dir: Path | None,
     cache_dir: Path,
     *,
-    in_memory: bool = True,
+    on_disk: bool = False,
 ) -> ImageSet:
     """The chosen classes of a set, which is prepared first if it is not, or not from these files.
 
-    Without a `data_dir` the set is taken as it was last prepared. Not `in_memory`, its images are
-    `Stored`.
+    Without a `data_dir` the set is taken as it was last prepared. Its images are `Stored` if they
+    stay `on_disk`.
 
     Raises:
       DataError: if that takes files that are not there or are broken.
     """
     checks.require("tensorflow_datasets", "an image set", package="tensorflow-datasets")
     home = cache_dir / f"{source.key}{FORM}"
-    load = _read if in_memory else _open
+    load = _open if on_disk else _read
     files = _look(source, data_dir)
     try:
         manifest = _manifest(home, files)

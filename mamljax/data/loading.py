@@ -28,7 +28,7 @@ def load(
     resize: bool = False,
     fractions: Sequence[float] | None = None,
     seed: int = 0,
-    in_memory: bool = True,
+    on_disk: bool = False,
 ) -> ImageSet:
     """One split of an image set, as uint8 arrays by class.
 
@@ -54,7 +54,7 @@ def load(
       fractions: for ``"folder"``, where all classes lie in ``train`` or in no split at all: the
         shares of train, validation and test, such as ``(0.8, 0.1, 0.1)``.
       seed: decides which class belongs to which of these.
-      in_memory: False leaves the images on disk, as `mamljax.tasks.Stored`, and has samplers read
+      on_disk: leave the images on disk, as `mamljax.tasks.Stored`, and have samplers read
         those that they draw.
 
     Raises:
@@ -78,7 +78,7 @@ def load(
     else:
         described = SOURCES[source]()
     place = cache.default_folder() if cache_dir is None else Path(cache_dir)
-    found = cache.read(described, choose, folder, place, in_memory=in_memory)
+    found = cache.read(described, choose, folder, place, on_disk=on_disk)
     if source == "folder":
         prefix = f"{split if shares is None else 'train'}/"
         return found._replace(names=tuple(name.removeprefix(prefix) for name in found.names))

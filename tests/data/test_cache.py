@@ -229,7 +229,7 @@ def test_tensorflow_is_not_needed(raw, home):
 
 
 def on_disk(home, raw, choose=everything):
-    return cache.read(source_of(), choose, raw, home, in_memory=False)
+    return cache.read(source_of(), choose, raw, home, on_disk=True)
 
 
 def test_images_may_stay_on_disk(raw, home, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 
 from configs import paper
 from experiments import results
+from experiments.reproduction.places import Places
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,8 +24,13 @@ def test_the_page_is_up_to_date(page):
 
 
 def test_every_report_is_shown():
-    marks = [found[2] for page in results.PAGES for found in marked(page)]
-    shown = {path for pattern in marks for path in (ROOT / "results").glob(pattern)}
+    marks = [found for page in results.PAGES for found in marked(page)]
+    shown = {path for found in marks for path in (ROOT / "results").glob(found[2])}
+    experiments = {found[2] for found in marks if found[3] == "reports"}
+    places = Places()
+    for row in paper.ROWS:
+        if row.name.partition("/")[0] in experiments:
+            shown |= {places.report(row, seed) for seed in row.seeds}
     assert shown >= set((ROOT / "results").glob("*/*.json"))
 
 
@@ -89,14 +95,21 @@ def test_a_table_that_there_is_not_is_refused():
         results.rendered("<!-- table: speed.json rases -->\n<!-- end -->")
 
 
-def test_the_papers_images_stand_beside_ours(tmp_path):
-    """Numbers of three seeds' rows with one seed done, of an unfinished row, of none."""
+def publish(folder, seed, iterations, mean=0.9, flat_for=None):
+    """Put a report of the dense network in a folder of results."""
     source = ROOT / "results" / "omniglot" / "5way1shot_dense-seed0.json"
     record = json.loads(source.read_text())
-    record["results"][0]["mean"][-1] = 0.5
-    record["train"]["maml"]["iterations"] = 30_000
-    (tmp_path / "omniglot").mkdir()
-    (tmp_path / "omniglot" / "5way1shot_dense-seed1.json").write_text(json.dumps(record))
+    record["seed"] = seed
+    record["results"][0]["mean"][-1] = mean
+    record["train"]["maml"] |= {"iterations": iterations, "flat_for": flat_for}
+    (folder / "omniglot").mkdir(exist_ok=True)
+    target = folder / "omniglot" / f"5way1shot_dense-seed{seed}.json"
+    target.write_text(json.dumps(record))
+
+
+def test_the_papers_images_stand_beside_ours(tmp_path):
+    """Numbers of three seeds' rows with one seed done, of an unfinished row, of none."""
+    publish(tmp_path, 1, iterations=30_000, mean=0.5)
     page = results.rendered("<!-- table: all images -->\n<!-- end -->", tmp_path)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()[1:-1]]
     table = {line[0]: dict(zip(lines[0][1:], line[1:], strict=True)) for line in lines}
@@ -105,3 +118,22 @@ def test_the_papers_images_stand_beside_ours(tmp_path):
     assert table["maml, dense"]["Omniglot 20-way 1-shot"] == ""
     assert table["fomaml"]["miniImagenet 5-way 5-shot"] == "- / 63.1"
     assert len(table) == 2 + len({method for _, _, method in paper.IMAGES})
+    # One that was long enough, as validation no longer rose, has no share behind it.
+    publish(tmp_path, 1, iterations=30_000, mean=0.5, flat_for=10_000)
+    page = results.rendered("<!-- table: all images -->\n<!-- end -->", tmp_path)
+    assert "| 50.0 / 89.7 |" in page
+
+
+def test_every_row_that_has_a_report_is_told_of(tmp_path):
+    publish(tmp_path, 0, iterations=60_000)
+    publish(tmp_path, 2, iterations=31_000, flat_for=10_000)
+    (tmp_path / "omniglot" / "5way1shot_dense_training.png").touch()
+    page = results.rendered("<!-- table: omniglot reports -->\n<!-- end -->", tmp_path)
+    assert page.count("### omniglot/") == page.count("![Training of omniglot/") == 1
+    assert "mean over seeds [0, 2]" in page
+    assert "- training, seed 0: maml, 60,000 iterations" in page
+    assert (
+        "seed 2: maml, 31,000 iterations, the checkpoint of 55,000 tested; it ended where " in page
+    )
+    elsewhere = results.rendered("<!-- table: sinusoid reports -->\n<!-- end -->", tmp_path)
+    assert "###" not in elsewhere

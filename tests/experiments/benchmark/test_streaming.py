@@ -10,7 +10,7 @@ from experiments.benchmark.streaming import KINDS, Setting
 def test_synthetic_images_are_the_same_on_disk_and_in_memory(tmp_path):
     small = Setting(classes=3, per_class=4, side=5)
     on_disk = streaming.prepare(tmp_path, small)
-    in_memory = streaming.prepare(tmp_path, small, in_memory=True)
+    in_memory = streaming.prepare(tmp_path, small, on_disk=False)
     assert in_memory.images.shape == on_disk.images.shape == (3, 4, 5, 5, 3)
     where = np.array([2, 0, 1]), np.array([3, 0, 2])
     np.testing.assert_array_equal(on_disk.images[where], in_memory.images[where])

@@ -165,7 +165,7 @@ def test_without_validation_classes_the_last_checkpoint_is_tested(config, tmp_pa
 @pytest.mark.slow
 def test_images_on_disk_give_the_run_of_those_in_memory(config, tmp_path):
     expected = experiment.run(config, tmp_path / "memory")
-    config.data.in_memory = False
+    config.data.on_disk = True
     found = experiment.run(config, tmp_path / "disk")
     assert found["results"] == expected["results"]
     arrays = weights_of(tmp_path / "memory")
