@@ -4,10 +4,10 @@ import inspect
 import re
 import runpy
 import textwrap
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, TypeAlias
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from configs.base import ranges
@@ -56,7 +56,9 @@ def listing(config: str) -> str:
     lines += ["", f"Config values{which}, their defaults and what they mean:"]
     section = ""
     chosen = defined["get_config"](*filter(None, [variant]))
-    values = sorted(leaves(chosen.to_dict()), key=lambda leaf: "." in leaf[0])
+    values = sorted(
+        flatten_dict(chosen.to_dict(), sep=".").items(), key=lambda leaf: "." in leaf[0]
+    )
     for name, value in values:
         parent = name.rpartition(".")[0]
         if parent != section:
@@ -87,15 +89,6 @@ def comments(source: str) -> dict[str, list[str]]:
         else:
             above = []
     return found
-
-
-def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of a nested config by dotted name."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _indented(text: str, by: int) -> list[str]:

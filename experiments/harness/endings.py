@@ -11,7 +11,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
 
-from experiments.harness.config import Config, leaves
+from flax.traverse_util import flatten_dict
+
+from experiments.harness.config import Config
 from mamljax import processes
 from mamljax.running import files
 from mamljax.running.checkpoint import Checkpoints
@@ -110,7 +112,7 @@ def _full_disk(error: Exception) -> str | None:
 def _out_of_memory(error: Exception, config: Config) -> str | None:
     if "RESOURCE_EXHAUSTED" not in str(error):
         return None
-    present = dict(leaves(config.to_dict()))
+    present = flatten_dict(config.to_dict(), sep=".")
     less = ", ".join(f"--config.{name}={value}" for name, value in LESS_MEMORY if name in present)
     return (
         f"out of memory ({str(error).splitlines()[0]}). What needs less, in this order: {less}. "

@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import empty_node, flatten_dict
 
 from mamljax import checks, processes
 from mamljax.checks import ArgumentError
@@ -294,7 +295,7 @@ def _plain(config: Mapping[str, Any]) -> Any:
 
 
 def _refuse_changes(saved: Any, current: Any, where: Path) -> None:
-    before, now = dict(_flatten(saved)), dict(_flatten(current))
+    before, now = _by_name(saved), _by_name(current)
     absent = "(absent)"
     changes = [
         f"  {name}: saved {before.get(name, absent)!r}, now {now.get(name, absent)!r}"
@@ -307,6 +308,12 @@ def _refuse_changes(saved: Any, current: Any, where: Path) -> None:
             + "\n".join(changes)
             + "\nUse the saved values to resume, or another working directory for a new run."
         )
+
+
+def _by_name(config: dict[str, Any]) -> dict[str, Any]:
+    """The values of a nested config by dotted name; a section may be empty."""
+    found = flatten_dict(config, sep=".", keep_empty_nodes=True)
+    return {name: {} if value is empty_node else value for name, value in found.items()}
 
 
 def _leaves(state: TrainState) -> dict[str, str]:
@@ -332,9 +339,3 @@ def _refuse_other_leaves(record: dict[str, Any], wanted: dict[str, str], where: 
             + "\nRestore with the model and the optimizer of the saved run; into another network "
             "take what fits from its meta-parameters (mamljax.models.weights)."
         )
-
-
-def _flatten(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    if not isinstance(tree, dict) or not tree:
-        return [(prefix.removesuffix("."), tree)]
-    return [leaf for key, item in tree.items() for leaf in _flatten(item, f"{prefix}{key}.")]

@@ -7,13 +7,14 @@ for programs, unpooled; `paired` compares two on the same tasks.
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import rich.box
 import rich.table
+from flax.traverse_util import flatten_dict
 from rich.console import Console
 from rich.text import Text
 
@@ -178,8 +179,8 @@ def groups(records: Sequence[Record]) -> list[list[Record]]:
     """
     found: dict[str, list[Record]] = {}
     for record in records:
-        leaves = _leaves(record.get("config", {}))
-        config = {name: value for name, value in leaves if value and name != "seed"}
+        values = flatten_dict(record.get("config", {}), sep=".").items()
+        config = {name: value for name, value in values if value and name != "seed"}
         same = json.dumps([record["experiment"], config], sort_keys=True)
         found.setdefault(same, []).append(record)
     return list(found.values())
@@ -212,14 +213,19 @@ def differences(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     value has that follows another one, the first stands for both. None is a value that a config
     does not have, which is as good as off.
     """
-    configs = [dict(_leaves(record.get("config", {}))) for record in records]
+    configs = [flatten_dict(record.get("config", {}), sep=".") for record in records]
     found: dict[str, list[Any]] = {}
     for name in dict.fromkeys(name for config in configs for name in config if name != "seed"):
-        values = [config.get(name) for config in configs]
+        values = [_as_json(config.get(name)) for config in configs]
         told = [value or None for value in values]
         if any(value != told[0] for value in told) and values not in found.values():
             found[name] = values
     return found
+
+
+def _as_json(value: Any) -> Any:
+    """A value as a file gives it back: lists and tuples are the same."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def lines(runs: Mapping[str, Record]) -> list[dict[str, Any]]:
@@ -307,15 +313,6 @@ def _short(names: Iterable[str]) -> list[str]:
 
 def _word(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a nested config by dotted name; lists and tuples are the same, as in JSON."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
 
 
 def paired(first: Path, second: Path) -> Table:
