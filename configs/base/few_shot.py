@@ -112,7 +112,9 @@ def base(source: str, network: str, variant: Variant) -> Any:
     config.train.num_iterations = Count(60_000)  # meta-iterations in all
     config.train.meta_batch = Count(4)  # tasks per meta-iteration
     config.train.queries = Count(shots)  # query images per class
-    config.train.minibatch = Count(64)  # images per iteration (method=pretrained)
+    # Images whose statistics are taken together (method=pretrained); an iteration takes meta_batch
+    # such minibatches.
+    config.train.minibatch = Count(32)
     config.train.num_inner_steps = Count(5)  # gradient steps on the support set
     # Step size on the support set, for the mean cross-entropy: N times the authors' number.
     config.train.inner_lr = Amount(0.05)
@@ -162,7 +164,7 @@ def resnet12(source: str, variant: Variant) -> Any:
     config.model.norm_scale = True
     config.train.queries = 15
     config.train.clip = 2.0  # as for miniImagenet
-    config.train.minibatch = 128
+    config.train.minibatch = 64
     config.evaluate.queries = (15,)
     return with_protocol(config, variant)
 
@@ -180,6 +182,8 @@ def with_protocol(config: Any, variant: Variant) -> Any:
         config.train.queries = 15
         config.train.clip, config.train.clip_norm = 0.0, 0.25
         config.train.remat = True  # a recurrent state for every parameter, in every step
+    if variant.option == "pretrained":
+        config.train.meta_batch = 2  # minibatches: one for each of two cores
     if variant.option == "memory":  # streams of six examples of each class
         config.train.queries = max(6 - variant.shots, 1)
     if variant.option == "statistician":  # sets of five

@@ -96,7 +96,7 @@ def first_iterations(config: Config, images: ImageSet, iterations: int) -> list[
         sampler,
         jax.random.key(0),
         num_steps=iterations,
-        meta_batch=method.meta_batch,
+        meta_batch=config.train.meta_batch,
         steps_per_call=min(config.log.every, iterations),
         hooks=[seen.append],
     )

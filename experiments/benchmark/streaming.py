@@ -160,7 +160,7 @@ def train(folder: Path, setting: Setting, kind: Kind) -> dict[str, Any]:
         method.sampler(images),
         jax.random.key(1),
         num_steps=(setting.calls + 1) * setting.steps_per_call,
-        meta_batch=method.meta_batch,
+        meta_batch=config.train.meta_batch,
         steps_per_call=setting.steps_per_call,
         hooks=[note],
     )

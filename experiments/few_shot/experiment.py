@@ -180,12 +180,12 @@ def trained_run(setting: Setting, workdir: Path) -> Run:
         method.sampler(setting.train),
         outer_optimizer(config),
         num_iterations=config.train.num_iterations,
-        meta_batch=method.meta_batch,
+        meta_batch=config.train.meta_batch,
         depends_on=depends_on(config),
         validate=validate,
         patience=config.validate.patience,
         # Each process, and each device, reads the images of its own tasks.
-        mesh=training_mesh(method.meta_batch) if config.data.on_disk else None,
+        mesh=training_mesh(config.train.meta_batch) if config.data.on_disk else None,
     )
     return train(training, setting.keys["train"], config.log, workdir)
 

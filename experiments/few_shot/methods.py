@@ -1,7 +1,7 @@
 """The methods of few-shot classification: what each trains, on what, and what is then tested."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
@@ -33,15 +33,13 @@ class Method(NamedTuple):
     """A way to few-shot classification.
 
     learner: what is trained.
-    sampler: what it is trained on, from the training images.
-    meta_batch: tasks per iteration.
+    sampler: what it is trained on, tasks or minibatches, from the training images.
     tested: by the name in the report; the first one is validated while training goes on.
     sample: of a generative model, see `baselines.Statistician`.
     """
 
     learner: Learner
     sampler: Callable[[ImageSet], Sampler]
-    meta_batch: int
     tested: Mapping[str, Tested]
     sample: Callable[[Params, Array, int], Array] | None = None
 
@@ -105,9 +103,9 @@ def build(config: Config, image_shape: tuple[int, ...], classes: int, mesh: Mesh
       mesh: devices to split the tasks over.
     """
     trained = recipe(config, image_shape, classes)
-    if config.method == "pretrained":
-        return _pretrained(config, trained)
     options = {"task_chunk": config.train.task_chunk or None, "mesh": mesh}
+    if config.method == "pretrained":
+        return _pretrained(config, trained, options)
     if config.method in recipes.GRADIENT_BASED:
         options["remat"] = config.train.remat
 
@@ -127,15 +125,15 @@ def _episodic(config: Config, learner: Learner, tested: Tested) -> Method:
     def sampler(images):
         return task_sampler(config, images, config.train.queries, augmentation(config))
 
-    return Method(learner, sampler, config.train.meta_batch, {config.method: tested})
+    return Method(learner, sampler, {config.method: tested})
 
 
-def _pretrained(config: Config, trained: Recipe) -> Method:
+def _pretrained(config: Config, trained: Recipe, options: dict[str, Any]) -> Method:
     """One classifier of all training classes: fine-tuned, or its features compared."""
     body, ways = recipes.network(trained, None), trained.ways
 
     def fine_tuned(inner_lr: float) -> Learner:
-        return recipes.learner(trained._replace(inner_lr=inner_lr))
+        return recipes.learner(trained._replace(inner_lr=inner_lr), **options)
 
     features = baselines.nearest_neighbour(body, ways=ways, similarity="cosine")
     pixels = baselines.nearest_neighbour(ways=ways)
@@ -157,4 +155,4 @@ def _pretrained(config: Config, trained: Recipe) -> Method:
             augment=augmentation(config),
         )
 
-    return Method(fine_tuned(0.0), sampler, 1, tested)
+    return Method(fine_tuned(0.0), sampler, tested)

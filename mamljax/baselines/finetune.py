@@ -76,8 +76,8 @@ def minibatches(
     """A sampler of minibatches of all classes, to train a classifier with `fit`.
 
     A draw is a `Task` without a support set, whose query set is `size` examples drawn uniformly,
-    with replacement, from all images; labels are the classes, 0 to C - 1. Give `fit` a meta-batch
-    of 1 to have batch normalisation see the whole minibatch at once.
+    with replacement, from all images; labels are the classes, 0 to C - 1. Each of a
+    meta-batch is normalised by itself.
 
     Args:
       images: uint8 ``[C, M, H, W, ch]``, class by class; `Stored` ones stay on disk.
