@@ -391,6 +391,24 @@ def _part(found: standing.Standing, places: Places) -> str:
     return f" ({least / found.goal:.0%})" if short else ""
 
 
+def others(chosen: Sequence[paper.Row], places: Places) -> list[str]:
+    """Return MAML's numbers beside the paper's where there are no images, of `OTHERS`."""
+    cells = {}
+    for found in (standing.standing(row, places) for row in chosen):
+        experiment = found.row.name.partition("/")[0]
+        numbers = [number for number in found.findings if number.method == "maml"]
+        if experiment not in OTHERS or experiment in cells or not numbers:
+            continue
+        steps = " / ".join(str(number.step) for number in numbers)
+        ours = " / ".join(f"{number.ours:.3g}" for number in numbers)
+        theirs = " / ".join(f"{number.paper:.3g}" for number in numbers)
+        cells[experiment] = [f"{OTHERS[experiment]}, steps {steps}", ours, theirs]
+    return report.markdown_table(Table(["three seeds", "ours", "paper"], list(cells.values()), ""))
+
+
+OTHERS = {"sinusoid": "sinusoids, 5-shot error", "navigation": "2D navigation, return"}
+"""What the numbers are, by experiment. Brax's robots earn other returns than the paper's."""
+
 SETS = {"omniglot": "Omniglot", "miniimagenet": "miniImagenet"}
 """Names of the image sets, by their folder."""
 
@@ -401,6 +419,7 @@ OF_ROWS: dict[str, Callable[[Sequence[paper.Row], Places], list[str]]] = {
     "reports": reports,
     "weights": weights,
     "images": images,
+    "others": others,
 }
 """Of the paper's rows, all of them or one experiment's, by the words in a mark."""
 

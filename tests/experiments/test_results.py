@@ -124,6 +124,15 @@ def test_the_papers_images_stand_beside_ours(tmp_path):
     assert "| 50.0 / 89.7 |" in page
 
 
+def test_numbers_that_are_not_of_images_stand_beside_the_papers():
+    page = results.rendered("<!-- table: all others -->\n<!-- end -->")
+    (header, _, *lines) = [line.split("|")[1:-1] for line in page.splitlines()[1:-1]]
+    assert [cell.strip() for cell in header] == ["three seeds", "ours", "paper"]
+    assert [line[0].split(",")[0].strip() for line in lines] == ["sinusoids", "2D navigation"]
+    for line in lines:
+        assert len({cell.count("/") for cell in line}) == 1
+
+
 def test_every_row_that_has_a_report_is_told_of(tmp_path):
     publish(tmp_path, 0, iterations=60_000)
     publish(tmp_path, 2, iterations=31_000, flat_for=10_000)
