@@ -117,7 +117,7 @@ ROWS = (
     Row("sinusoid/paper", "sinusoid:paper", "the text's step size", 0.05, THREE),
     Row("navigation/paper", "navigation", "figure 4, appendix C.2", 0.2, THREE),
     _omniglot("5way1shot_dense", 0.25, seeds=3),
-    _omniglot("5way5shot_dense", 1.0),
+    _omniglot("5way5shot_dense", 0.6),
     _omniglot("5way1shot", 1.4, seeds=3),
     _omniglot("5way1shot_matching", 0.7),
     _omniglot("5way1shot_siamese", 0.7),
