@@ -1,5 +1,6 @@
 """Two real processes on this machine train together, through the command line."""
 
+import itertools
 import json
 import os
 import signal
@@ -11,26 +12,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
+from mamljax.models import weights
 
 ROOT = Path(__file__).parents[3]
 ITERATIONS = 200
 
 
-def start(workdir, *arguments):
-    """A process that trains, with a checkpoint every few iterations; all else is kept small."""
-    settings = {
-        "train.meta_batch": 24,
-        "train.num_iterations": ITERATIONS,
-        "log.every": 10,
-        "log.checkpoint_every": 10,
-        "evaluate.num_tasks": 20,
-        "evaluate.shots": "(5,)",
-        "evaluate.num_inner_steps": 1,
-        "tune.candidates": "(0.01,)",
-    }
+SINUSOIDS = {
+    "train.meta_batch": 24,
+    "train.num_iterations": ITERATIONS,
+    "log.every": 10,
+    "log.checkpoint_every": 10,
+    "evaluate.num_tasks": 20,
+    "evaluate.shots": "(5,)",
+    "evaluate.num_inner_steps": 1,
+    "tune.candidates": "(0.01,)",
+}
+"""A checkpoint every few iterations; all else is kept small."""
+
+
+def start(workdir, *arguments, experiment="sinusoid", settings=SINUSOIDS):
+    """A process that trains."""
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "experiments.sinusoid", "--config=configs/sinusoid.py:quick"),
+            *(sys.executable, "-m", f"experiments.{experiment}"),
+            f"--config=configs/{experiment}.py:quick",
             f"--workdir={workdir}",
             *(f"--config.{name}={x}" for name, x in settings.items()),
             *arguments,
@@ -43,13 +51,13 @@ def start(workdir, *arguments):
     )
 
 
-def start_together(workdir, *arguments, own=((), ())):
+def start_together(workdir, *arguments, own=((), ()), **options):
     """Two processes, with the same arguments and some of their own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     together = [f"--coordinator=127.0.0.1:{port}", "--num_processes=2", *arguments]
-    return [start(workdir, *together, f"--process_id={i}", *own[i]) for i in range(2)]
+    return [start(workdir, *together, f"--process_id={i}", *own[i], **options) for i in range(2)]
 
 
 def finished(process, returncode=0):
@@ -121,6 +129,34 @@ def test_two_processes_do_what_one_does_and_one_of_them_speaks(tmp_path, alone):
     found = assert_as_alone(tmp_path, alone)
     assert found["device"]["count"] == 2
     assert len(list((tmp_path / "tensorboard" / "maml").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_read_from_disk_the_images_of_their_own_tasks(tmp_path):
+    rng = np.random.default_rng(0)
+    for split, label, index in itertools.product(("train", "test"), range(5), range(4)):
+        path = tmp_path / "images" / split / f"class{label}" / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (12, 12), np.uint8)).save(path)
+    settings = {
+        "data.source": "folder",
+        "data.dir": tmp_path / "images",
+        "data.cache": tmp_path / "cache",
+        "data.image_size": "(12,12)",
+        "data.grayscale": True,
+        "model.filters": 4,
+        "train.num_iterations": 10,
+        "evaluate.num_tasks": 4,
+        "cpu_devices": 1,
+    }
+    images = {"experiment": "omniglot", "settings": settings}
+    finished(start(tmp_path / "alone", **images))
+    both = start_together(tmp_path / "both", "--config.data.on_disk=True", **images)
+    for process in both:
+        finished(process)
+    expected, found = (weights.read(tmp_path / run / "model.npz") for run in ("alone", "both"))
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, atol=1e-6, err_msg=name)
 
 
 def test_processes_must_have_the_same_config_and_a_meta_batch_that_they_divide(tmp_path):
