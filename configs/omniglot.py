@@ -46,6 +46,7 @@ def get_config(variant: str = "5way1shot") -> ConfigDict:
     config.train.num_inner_steps = 1 if five else 5
     config.train.inner_lr = 2.0  # 0.4 x 5, and 0.1 x 20
     config.evaluate.num_inner_steps = 3 if five else 5
+    config.validate.num_tasks = 600  # one query per class tells little, and tasks cost little
     return few_shot.with_protocol(config, chosen)
 
 
@@ -56,4 +57,5 @@ def _quick() -> ConfigDict:
     config.train.meta_batch = 16
     config.train.num_iterations = 1_000
     config.log.checkpoint_every = 250
+    config.validate.num_tasks = 200
     return config
