@@ -89,18 +89,25 @@ def prototypical(embedding: Model, *, ways: int, **options: Any) -> Learner:
     return metric_learner(embedding, score, ways=ways, **options)
 
 
-def matching(embedding: Model, *, ways: int, **options: Any) -> Learner:
+def matching(embedding: Model, *, ways: int, similarity: str = "cosine", **options: Any) -> Learner:
     """Matching Networks without full-context embeddings (Vinyals et al. 2016, section 2.1.1).
 
-    A softmax of cosine similarities attends over the support examples; a class has the probability
-    of the attention on its examples. Outputs are the logarithms of these probabilities, so that
+    A softmax of similarities attends over the support examples; a class has the probability of the
+    attention on its examples. Outputs are the logarithms of these probabilities, so that
     `cross_entropy` is their negative log-likelihood. One embedding serves queries and support.
-    Takes the options of `metric_learner`.
+
+    Args:
+      embedding: ``inputs -> [K, ...]``.
+      ways: classes ``N`` of a task.
+      similarity: ``cosine``, the paper's, which lies within -1 and 1, so that attention is never
+        sharp; or ``euclidean`` (minus the squared distance).
+      options: of `metric_learner`.
     """
+    checks.one_of("similarity", similarity, SIMILARITIES)
 
     def score(meta_params, queries, support):
         del meta_params
-        attention = jax.nn.softmax(cosine_similarity(queries, support.features))
+        attention = jax.nn.softmax(SIMILARITIES[similarity](queries, support.features))
         probabilities = _exact(attention, support.labels)
         # A class without support examples gets a floor, not the logarithm of 0.
         return jnp.log(jnp.maximum(probabilities, jnp.finfo(probabilities.dtype).tiny))

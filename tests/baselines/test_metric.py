@@ -67,6 +67,20 @@ def test_matching_attends_by_cosine_similarity(clusters_of):
     assert learner.loss(params, task.query, None, 0) == pytest.approx(nll, rel=1e-5)
 
 
+def test_matching_by_distances_is_prototypical_at_one_shot(clusters_of):
+    task = clusters_of(ways=3, shots=1)(None, KEY)
+    by_distance = matching(EMBEDDING, ways=3, similarity="euclidean")
+    prototypes = prototypical(EMBEDDING, ways=3)
+    _, params = adapted(by_distance, task)
+    expected = jax.nn.log_softmax(prototypes.predict(params, task.query.inputs))
+    found = by_distance.predict(params, task.query.inputs)
+    likely = expected > -50  # the floor under the others is another one
+    np.testing.assert_allclose(found[likely], expected[likely], rtol=1e-4, atol=1e-5)
+    assert np.count_nonzero(likely) >= len(expected)
+    with pytest.raises(ValueError, match="similarity must be one of"):
+        matching(EMBEDDING, ways=3, similarity="dot")
+
+
 def test_matching_survives_a_class_without_support(clusters_of):
     task = clusters_of(ways=3)(None, KEY)
     learner = matching(EMBEDDING, ways=4)
