@@ -5,12 +5,13 @@ import math
 
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from configs import locomotion, miniimagenet, navigation, omniglot, sinusoid
 from configs.base import ranges
-from experiments.harness.config import check, leaves
+from experiments.harness.config import check
 from experiments.sinusoid import run
 from mamljax.checks import ArgumentError
 
@@ -65,7 +66,7 @@ def junk_for(value):
 LEAVES = [
     (experiment, name, junk)
     for experiment, get_config in CONFIGS.items()
-    for name, value in leaves(get_config().to_dict())
+    for name, value in flatten_dict(get_config().to_dict(), sep=".").items()
     if (junk := junk_for(value)) is not None
 ]
 
