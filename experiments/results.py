@@ -396,14 +396,15 @@ def others(chosen: Sequence[paper.Row], places: Places) -> list[str]:
     cells = {}
     for found in (standing.standing(row, places) for row in chosen):
         experiment = found.row.name.partition("/")[0]
-        numbers = [number for number in found.findings if number.method == "maml"]
-        if experiment not in OTHERS or experiment in cells or not numbers:
+        by_step = [number for number in found.findings if number.method == "maml"]
+        if experiment not in OTHERS or experiment in cells or not by_step:
             continue
-        steps = " / ".join(str(number.step) for number in numbers)
-        ours = " / ".join(f"{number.ours:.3g}" for number in numbers)
-        theirs = " / ".join(f"{number.paper:.3g}" for number in numbers)
-        cells[experiment] = [f"{OTHERS[experiment]}, steps {steps}", ours, theirs]
-    return report.markdown_table(Table(["three seeds", "ours", "paper"], list(cells.values()), ""))
+        steps = " / ".join(str(number.step) for number in by_step)
+        ours = " / ".join(f"{number.ours:.3g}" for number in by_step)
+        theirs = " / ".join(f"{number.paper:.3g}" for number in by_step)
+        what = f"{OTHERS[experiment]}, steps {steps}, {len(found.row.seeds)} seeds"
+        cells[experiment] = [what, ours, theirs]
+    return report.markdown_table(Table(["maml", "ours", "paper"], list(cells.values()), ""))
 
 
 OTHERS = {"sinusoid": "sinusoids, 5-shot error", "navigation": "2D navigation, return"}
