@@ -79,6 +79,8 @@ class Row(NamedTuple):
     data: the folder of its images below ``--data``, none if it needs none.
     patience: iterations without a better validation score after which a run is done before its
       length, and its report says so; 0 for never.
+    network: the row whose trained network this one tests, where training depends on neither ways
+      nor shots; its own if empty.
     """
 
     name: str
@@ -88,11 +90,28 @@ class Row(NamedTuple):
     seeds: tuple[int, ...] = (0,)
     data: str = ""
     patience: int = 0
+    network: str = ""
 
 
 def _omniglot(variant: str, hours: float, source: str = "table 1", seeds: int = 1) -> Row:
     name, config = f"omniglot/{variant}", f"omniglot:{variant}"
     return Row(name, config, source, hours, tuple(range(seeds)), "omniglot", 10_000)
+
+
+def _of_the_same(trained: Row, *settings: str) -> list[Row]:
+    """Rows of other settings that test the network of one, minutes each."""
+    experiment, _, variant = trained.config.partition(":")
+    option = variant.partition("_")[2]
+    return [
+        trained._replace(
+            name=f"{experiment}/{setting}_{option}",
+            config=f"{experiment}:{setting}_{option}",
+            hours=0.02,
+            patience=0,
+            network=trained.name,
+        )
+        for setting in settings
+    ]
 
 
 def _miniimagenet(variant: str, hours: float) -> Row:
@@ -111,6 +130,14 @@ def _robot(family: str, hours: float) -> Row:
 
 
 THREE = (0, 1, 2)
+OTHERS = ("5way5shot", "20way1shot", "20way5shot")
+# A pair is of the same class or not; a set has no label; a stream has six examples of each class,
+# whichever of them are called shots; a classifier knows all training classes.
+SIAMESE = _omniglot("5way1shot_siamese", 0.9)
+STATISTICIAN = _omniglot("5way1shot_statistician", 1.8)
+MEMORY = _omniglot("5way1shot_memory", 1.2)
+MEMORY_20 = _omniglot("20way1shot_memory", 3.0)
+PRETRAINED = _miniimagenet("5way1shot_pretrained", 1.8)
 ROWS = (
     Row("sinusoid/maml", "sinusoid:table2", "table 2, figures 2, 3, 6, 7", 0.2, THREE),
     Row("sinusoid/fomaml", "sinusoid:fomaml", "first-order MAML", 0.05, THREE),
@@ -120,39 +147,35 @@ ROWS = (
     _omniglot("5way5shot_dense", 0.6),
     _omniglot("5way1shot", 1.4, seeds=3),
     _omniglot("5way1shot_matching", 0.7),
-    _omniglot("5way1shot_siamese", 0.7),
+    SIAMESE,
+    *_of_the_same(SIAMESE, *OTHERS),
+    PRETRAINED,
+    *_of_the_same(PRETRAINED, "5way5shot"),
+    STATISTICIAN,
+    *_of_the_same(STATISTICIAN, *OTHERS),
+    MEMORY,
+    *_of_the_same(MEMORY, "5way5shot"),
     _omniglot("5way1shot_mann", 1.0),
     _omniglot("5way1shot_context", 1.2, "table 3"),
     _omniglot("5way1shot_prototypical", 0.7, "not in the paper"),
-    _omniglot("5way1shot_memory", 2.7),
-    _omniglot("5way1shot_statistician", 9.6),
     _omniglot("5way1shot_lstm", 19.0, "not in the paper"),
     _omniglot("5way5shot_matching", 3.0),
-    _omniglot("5way5shot_siamese", 3.0),
     _omniglot("5way5shot_mann", 4.0),
     _omniglot("5way5shot_context", 8.0, "table 3"),
     _omniglot("5way5shot", 8.0),
     _miniimagenet("5way1shot", 20.0),
     _miniimagenet("5way1shot_fomaml", 13.0),
-    _miniimagenet("5way1shot_pretrained", 1.3),
-    _miniimagenet("5way5shot_pretrained", 1.3),
     _miniimagenet("5way1shot_matching", 8.0),
     _miniimagenet("5way5shot_matching", 10.0),
     _omniglot("20way1shot", 12.0),
     _omniglot("20way1shot_matching", 2.0),
-    _omniglot("20way1shot_siamese", 2.0),
     _miniimagenet("5way1shot_lstm", 20.0),
-    _omniglot("5way5shot_memory", 4.0),
-    _omniglot("5way5shot_statistician", 6.0),
     _miniimagenet("5way5shot", 24.0),
     _miniimagenet("5way5shot_fomaml", 16.0),
     _miniimagenet("5way5shot_lstm", 20.0),
-    _omniglot("20way1shot_memory", 6.0),
-    _omniglot("20way1shot_statistician", 9.0),
+    MEMORY_20,
+    *_of_the_same(MEMORY_20, "20way5shot"),
     _omniglot("20way5shot_matching", 10.0),
-    _omniglot("20way5shot_siamese", 10.0),
-    _omniglot("20way5shot_memory", 15.0),
-    _omniglot("20way5shot_statistician", 20.0),
     _omniglot("20way5shot", 65.0),
     _robot("cheetah_direction", 2.0),
     _robot("cheetah_velocity", 2.0),

@@ -75,6 +75,9 @@ def train(rows: Sequence[Row], places: Places, *, hours: float, nice: int) -> No
         for seed in row.seeds:
             if standing.is_done(row, seed, places):
                 continue
+            if row.network and not places.weights(row).is_file():
+                print(f"{row.name}: passed over, it tests {row.network}.", file=sys.stderr)
+                break
             if time.monotonic() > deadline:
                 break
             log = places.workdir(row, seed) / work.LOG

@@ -101,6 +101,8 @@ def _training(record: Record) -> list[str]:
             text += f", the checkpoint of {tested:,} tested"
         if flat := run.get("flat_for"):
             text += f"; it ended where validation had not risen for {flat:,}"
+        if imported := run.get("imported"):
+            text += f"; tested from {imported}"
         lines.append(text)
     return lines
 
@@ -348,17 +350,18 @@ def weights(chosen: Sequence[paper.Row], places: Places) -> list[str]:
     """Return the published weights: the number, what tests and what trained them."""
     cells = []
     for row in chosen:
-        if not places.weights(row).is_file():
+        if not all(p.is_file() for p in (places.weights(row), places.report(row, row.seeds[0]))):
             continue
         (record,) = report.read([places.report(row, row.seeds[0])])
         number = record["results"][0]
-        test = f"mamljax evaluate {row.config} results/{row.name}.npz"
+        trained = row.network or row.name
+        test = f"mamljax evaluate {row.config} results/{trained}.npz"
         if row.data:
             test += f" --config.data.dir=data/{row.data}"
-        train = f"mamljax reproduce --only={row.name}"
+        train = f"mamljax reproduce --only={trained}"
         mean, half = number["mean"][-1], number["ci95"][-1]
-        cells.append([f"{row.name}.npz", f"{mean:.4f} ± {half:.4f}", f"`{test}`", f"`{train}`"])
-    header = ["weights", "number", "what tests them", "what trains them"]
+        cells.append([row.name, f"{mean:.4f} ± {half:.4f}", f"`{test}`", f"`{train}`"])
+    header = ["row", "number", "what tests them", "what trains them"]
     return report.markdown_table(Table(header, cells, ""))
 
 

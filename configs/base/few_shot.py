@@ -184,9 +184,11 @@ def with_protocol(config: Any, variant: Variant) -> Any:
         config.train.remat = True  # a recurrent state for every parameter, in every step
     if variant.option == "pretrained":
         config.train.meta_batch = 2  # minibatches: one for each of two cores
-    if variant.option == "memory":  # streams of six examples of each class
+    if variant.option == "memory":  # 16 streams of six examples of each class
         config.train.queries = max(6 - variant.shots, 1)
-    if variant.option == "statistician":  # sets of five
+        config.train.meta_batch = 16
+    if variant.option == "statistician":  # about 32 sets of five
         config.train.queries = max(5 - variant.shots, 1)
+        config.train.meta_batch = 2 * max(16 // variant.ways, 1)
         config.train.clip = 0.5  # without it a loss of 170 once rose to 900
     return config

@@ -1,8 +1,7 @@
 """Few-shot image classification (Finn et al. 2017, section 5.2): train, choose, test, report."""
 
 import functools
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from mamljax.data import ImageSet
 from mamljax.evaluate import Scores
 from mamljax.losses import accuracy
 from mamljax.models import weights
+from mamljax.running import files
 from mamljax.running.progress import progress
 from mamljax.running.report import Record, Report
 from mamljax.sharding import largest_task_mesh, training_mesh
@@ -81,7 +81,7 @@ def prepare(config: Config) -> Setting:
     names: list[str] = ["train", "validate", "tune", "test"]
     keys = dict(zip(names, jax.random.split(seed, len(names)), strict=True))
     mesh = training_mesh(config.train.meta_batch)
-    classes = 1 if train_set is None else len(train_set.names)
+    classes = max(len(trained_on(config) if train_set is None else train_set.names), 1)
     shape = test_set.images.shape[2:]
     method = methods.build(config, shape, classes, mesh)
     if config.weights.start:
@@ -195,7 +195,7 @@ def save_model(
 ) -> None:
     """Write the tested parameters, with all that it takes to use them on photos."""
     config = setting.config
-    names = () if setting.train is None else setting.train.names
+    names = trained_on(config) if setting.train is None else setting.train.names
     recipe = methods.recipe(config, setting.image_shape, max(len(names), 1))
     tested = "fine-tuning" if config.method == "pretrained" else config.method
     recipe = recipe._replace(inner_lr=inner_lr[tested], num_steps=config.evaluate.num_inner_steps)
@@ -210,11 +210,26 @@ def save_model(
 
 
 def imported(setting: Setting) -> Run:
-    """Weights of an earlier run, or of others, see `mamljax.models.weights`."""
+    """Weights of an earlier run, with how they were trained, or of others.
+
+    See `mamljax.models.weights`.
+    """
     path = weights_file(setting.config, "test")
     example = jnp.zeros((1, *setting.image_shape))
     like = jax.eval_shape(setting.method.learner.init, setting.keys["train"], example)
-    return Run(weights.load(path, like), {"imported": str(path)})
+    training = description(path).get("about", {}).get("training", {})
+    told = {**training, "imported": str(path), "sha256": files.digest(path)}
+    return Run(weights.load(path, like), told)
+
+
+def trained_on(config: Config) -> Sequence[str]:
+    """Return the training classes of weights that are tested; none where the file does not tell."""
+    return description(weights_file(config, "test")).get("about", {}).get("classes", ())
+
+
+def description(path: Path) -> dict[str, Any]:
+    """Return what a run wrote beside its weights; nothing for those of others."""
+    return (weights.description_of(path) if path.suffix == ".npz" else None) or {}
 
 
 def weights_file(config: Config, use: str) -> Path:
@@ -268,9 +283,8 @@ def depends_on(config: Config) -> dict[str, Any]:
             images += ("split", "split_seed")
     fields["data"] = {name: values["data"][name] for name in images}
     if config.weights.start:
-        content = weights_file(config, "start").read_bytes()
         fields["weights"] = {
-            "start": hashlib.sha256(content).hexdigest(),
+            "start": files.digest(weights_file(config, "start")),
             "only": config.weights.only,
         }
     return fields

@@ -28,8 +28,8 @@ class Places(NamedTuple):
         return self.results / f"{row.name}{suffix}.json"
 
     def weights(self, row: Row) -> Path:
-        """Return the published weights, which are those of the first seed."""
-        return self.results / f"{row.name}.npz"
+        """Return the published weights that it tests, which are those of the first seed."""
+        return self.results / f"{row.network or row.name}.npz"
 
     def unfinished(self, row: Row, seed: int) -> Path:
         """Return the packed checkpoints of a run that is not done."""
@@ -44,13 +44,24 @@ class Places(NamedTuple):
         return self.data / row.data if row.data else None
 
 
-def words(row: Row, seed: int, places: Places, workdir: Path | None = None) -> list[str]:
-    """Return the command that trains and tests a row, behind ``python``."""
+def words(
+    row: Row, seed: int, places: Places, workdir: Path | None = None, *, test: bool = False
+) -> list[str]:
+    """Return the command that trains and tests a row, behind ``python``.
+
+    Args:
+      row, seed, places: which.
+      workdir: another one than its own.
+      test: only test the published weights.
+    """
     experiment, _, variant = row.config.partition(":")
     file = os.path.relpath(ROOT / "configs" / f"{experiment}.py")
     config = f"{file}:{variant}" if variant else file
     given = ["-m", f"experiments.{experiment}", f"--config={config}"]
     given += [f"--workdir={workdir or places.workdir(row, seed)}", f"--config.seed={seed}"]
-    given += [f"--config.validate.patience={row.patience}"] if row.patience else []
+    if test or row.network:
+        given += [f"--config.weights.test={os.path.relpath(places.weights(row))}"]
+    elif row.patience:
+        given += [f"--config.validate.patience={row.patience}"]
     images = places.images(row)
     return given if images is None else [*given, f"--config.data.dir={images}"]

@@ -73,10 +73,14 @@ def standing(row: Row, places: Places) -> Standing:
 def is_done(row: Row, seed: int, places: Places) -> bool:
     """Return whether the published report of a seed is that of the whole training.
 
-    That is the row's length, or less where validation did not rise any more.
+    That is the row's length, or less where validation did not rise any more. A row that tests the
+    network of another is done where it has tested the one that is published.
     """
     goal = _goal(row)
     runs = _published(row, seed, places)
+    if row.network and places.weights(row).is_file():
+        digest = files.digest(places.weights(row))
+        runs = [told for told in runs if told.get("sha256") == digest]
     return bool(runs) and all(told["iterations"] >= goal or told.get("flat_for") for told in runs)
 
 
@@ -165,7 +169,8 @@ def _state(found: Standing) -> str:
     if found.trained:
         longest, shortest = max(found.iterations.values()), min(found.iterations.values())
         count = f"{shortest:,}" if shortest == longest else f"{shortest:,} to {longest:,}"
-        return f"{count}{', flat' if shortest < found.goal else ''}{seeds}"
+        network = f", of {found.row.network}" if found.row.network else ""
+        return f"{count}{', flat' if shortest < found.goal else ''}{seeds}{network}"
     done = sum(found.iterations.values())
     if not done:
         return "not begun"

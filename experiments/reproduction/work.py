@@ -150,13 +150,13 @@ def publish(row: Row, seed: int, places: Places) -> None:
             figure = workdir / "figures" / name
             if figure.is_file():
                 shutil.copyfile(figure, places.results / f"{row.name}_{name}")
-        if (workdir / "model.npz").is_file():
+        if (workdir / "model.npz").is_file() and not row.network:
             shutil.copyfile(workdir / "model.npz", places.weights(row))
     places.unfinished(row, seed).unlink(missing_ok=True)
 
 
 def verify(row: Row, places: Places, told: Callable[[str], None]) -> Verified | None:
-    """Test the published weights of a row again; None if it has none.
+    """Test the published weights of a row again; None if it has none, or no report of them.
 
     Args:
       row: which.
@@ -164,13 +164,12 @@ def verify(row: Row, places: Places, told: Callable[[str], None]) -> Verified | 
       told: is given a line about what is done.
     """
     weights, seed = places.weights(row), row.seeds[0]
-    if not weights.is_file():
+    if not weights.is_file() or not places.report(row, seed).is_file():
         return None
     told(f"{row.name}: testing {weights.name}")
     with tempfile.TemporaryDirectory() as workdir:
-        command = [*words(row, seed, places, Path(workdir)), f"--config.weights.test={weights}"]
         done = subprocess.run(
-            [sys.executable, *command],
+            [sys.executable, *words(row, seed, places, Path(workdir), test=True)],
             env=_environment(),
             capture_output=True,
             text=True,

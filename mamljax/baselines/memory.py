@@ -60,11 +60,16 @@ def write(memory: Memory, key: Array, label: Array) -> Memory:
 
 
 def nearest_of_each_class(memory: Memory, keys: Array) -> Array:
-    """The similarity of each class's nearest key, ``[Q, width] -> [Q, N]``; 0 where it has none."""
+    """Each class's nearest key, ``[Q, width] -> [Q, N, width]``; zeros where a class has none."""
     similarities = cosine_similarity(keys, memory.keys)[:, None]
-    of_class = (memory.values.T > 0)[None]
-    nearest = jnp.max(jnp.where(of_class, similarities, -jnp.inf), axis=2)
-    return jnp.where(jnp.any(of_class, axis=2), nearest, 0)
+    of_class = memory.values.T > 0
+    nearest = jnp.argmax(jnp.where(of_class, similarities, -jnp.inf), axis=2)
+    return jnp.where(jnp.any(of_class, axis=1)[None, :, None], memory.keys[nearest], 0)
+
+
+def similarity(keys: Array, nearest: Array) -> Array:
+    """Cosines with the nearest keys, ``[Q, width], [Q, N, width] -> [Q, N]``; all of length one."""
+    return jnp.einsum("qd,qnd->qn", keys, nearest, precision="highest")
 
 
 def margin_loss(margin: float) -> LossFn:
@@ -122,16 +127,17 @@ def memory_module(
     def embed(meta_params, inputs, key=None, step=0):
         return normalised(model.apply(meta_params, inputs, key=key, step=step))
 
-    def read(memory, keys, labels):
-        """Pass a stream through the memory: what it is then, and what it answered, ``[K, N]``."""
-        rows = one_hot(labels, ways, keys.dtype)
+    def read(keys, labels):
+        """The memory after a stream, and the keys nearest to each example before it was written."""
+        keys, rows = jax.lax.stop_gradient(keys), one_hot(labels, ways, keys.dtype)
+        # A stream cannot fill more slots than it has examples.
+        memory = empty(min(slots, len(keys)), width, ways, keys.dtype)
 
-        def answer_then_write(memory, example):
+        def recall_then_write(memory, example):
             key, label = example
-            answer = nearest_of_each_class(memory, key[None])[0]
-            return write(memory, jax.lax.stop_gradient(key), label), answer
+            return write(memory, key, label), nearest_of_each_class(memory, key[None])[0]
 
-        return jax.lax.scan(answer_then_write, memory, (keys, rows))
+        return jax.lax.scan(recall_then_write, memory, (keys, rows))
 
     def shuffled(key, batch):
         order = jax.random.permutation(key, batch.targets.shape[0])
@@ -139,20 +145,19 @@ def memory_module(
 
     def encode(meta_params, support, key):
         support = shuffled(key, support)
-        keys = embed(meta_params, support.inputs)
-        return read(empty(slots, width, ways, keys.dtype), keys, support.targets)[0]
+        return read(embed(meta_params, support.inputs), support.targets)[0]
 
     def apply(params, inputs, *, key=None, step=0):
         keys = embed(params.meta_params, inputs, key, step)
-        return nearest_of_each_class(params.memory, keys)
+        return similarity(keys, nearest_of_each_class(params.memory, keys))
 
     def objective(meta_params, task, key):
         draws = jax.random.split(key, 4)
         parts = [shuffled(k, b) for k, b in zip(draws, (task.support, task.query), strict=False)]
         keys = [embed(meta_params, b.inputs, k) for k, b in zip(draws[2:], parts, strict=True)]
         keys, labels = jnp.concatenate(keys), jnp.concatenate([b.targets for b in parts])
-        answers = read(empty(slots, width, ways, keys.dtype), keys, labels)[1]
-        return loss_fn(answers, labels)
+        _, nearest = read(keys, labels)
+        return loss_fn(similarity(keys, nearest), labels)
 
     learner = amortised(Model(model.init, apply), encode, loss_fn)
     meta_gradient = backprop(objective, task_chunk=task_chunk, mesh=mesh)

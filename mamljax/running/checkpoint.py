@@ -8,7 +8,6 @@ the first writes and reads for all.
 """
 
 import dataclasses
-import hashlib
 import json
 import shutil
 import warnings
@@ -253,10 +252,7 @@ def _as_free(found: Any, leaf: Any) -> jax.Array:
 
 def _checksums(directory: Path) -> dict[str, str]:
     paths = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != RECORD)
-    return {
-        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in paths
-    }
+    return {str(path.relative_to(directory)): files.digest(path) for path in paths}
 
 
 def _read_record(directory: Path) -> dict[str, Any] | None:

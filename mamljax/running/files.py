@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import zlib
@@ -28,6 +29,11 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     with _staged(path) as staging, staging.open("wb") as file:
         named: dict[str, Any] = dict(arrays)
         np.savez_compressed(file, **named)
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def ask_for_room(folder: Path, size: int) -> None:

@@ -8,7 +8,13 @@ import pytest
 
 from mamljax import Batch, Task, evaluate, fit, init_state, meta_step, models
 from mamljax.baselines import memory_module
-from mamljax.baselines.memory import empty, margin_loss, nearest_of_each_class, write
+from mamljax.baselines.memory import (
+    empty,
+    margin_loss,
+    nearest_of_each_class,
+    similarity,
+    write,
+)
 from mamljax.baselines.metric import identity
 from mamljax.losses import accuracy
 
@@ -52,7 +58,7 @@ def test_a_stream_is_that_of_a_loop():
     learner = memory_module(identity(), ways=3, width=2, slots=3)
     losses = []
     for key, label in zip(jnp.float32(keys), labels, strict=True):
-        answer = nearest_of_each_class(memory, key[None])
+        answer = similarity(key[None], nearest_of_each_class(memory, key[None]))
         losses.append(margin_loss(0.1)(answer, label[None]))
         memory = jax.jit(write)(memory, key, jnp.eye(3)[label])
     expected, expected_losses = in_a_loop(keys, labels, 3, 3, 0.1)

@@ -45,6 +45,21 @@ def test_rows_are_trained_in_order_once_and_published(trained, tmp_path, capsys)
     assert trained[6:] == [x for s in range(3) for x in (("omniglot/5way1shot_dense", s), "pages")]
 
 
+def test_a_row_waits_for_the_network_that_it_tests(trained, tmp_path, capsys):
+    places = Places(tmp_path / "results", tmp_path / "runs", tmp_path / "data")
+    (tmp_path / "data" / "omniglot").mkdir(parents=True)
+    rows = reproduce.chosen("omniglot/5way5shot_siamese")
+    reproduce.train(rows, places, hours=1.0, nice=0)
+    assert trained == []
+    told = capsys.readouterr().err
+    assert "5way5shot_siamese: passed over, it tests omniglot/5way1shot_siamese" in told
+    weights = places.weights(rows[0])
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    reproduce.train(rows, places, hours=1.0, nice=0)
+    assert trained == [("omniglot/5way5shot_siamese", 0), "pages"]
+
+
 def test_an_error_in_one_row_lets_the_others_go_on(trained, monkeypatch, tmp_path, capsys):
     places = Places(tmp_path / "results", tmp_path / "runs", tmp_path / "data")
     good = work.train

@@ -18,6 +18,7 @@ from mamljax import Batch, data, models, recipes
 from mamljax.checks import ArgumentError
 from mamljax.data import DataError
 from mamljax.models import weights
+from mamljax.running import files
 from mamljax.train import NonFiniteError
 
 SIDE = 12
@@ -95,7 +96,7 @@ def test_every_method_goes_from_images_to_report(config, tmp_path, method):
 
 def test_gradient_methods_take_steps_and_the_others_none(config, tmp_path):
     config.method = "pretrained"
-    rows = experiment.run(config, tmp_path)["results"]
+    rows = experiment.run(config, tmp_path / "first")["results"]
     lengths = {row["method"].removesuffix(", dense"): len(row["mean"]) for row in rows}
     assert lengths == {
         "nearest neighbour, features": 1,
@@ -104,6 +105,11 @@ def test_gradient_methods_take_steps_and_the_others_none(config, tmp_path):
     }
     pixels = [row["mean"][0] for row in rows if "pixels" in row["method"]]
     assert min(pixels) > 0.9  # every class is one pattern
+    # Its head is of the training classes, which are not there where weights are only tested.
+    config.weights.test = str(tmp_path / "first" / "model.npz")
+    assert experiment.run(config, tmp_path / "again")["results"] == rows
+    again = tmp_path / "again" / "model.npz"
+    assert weights.description_of(again)["recipe"]["classes"] == 8
 
 
 def test_it_learns(config, tmp_path):
@@ -133,7 +139,8 @@ def test_weights_are_evaluated_without_training(config, tmp_path):
     config.weights.test = str(tmp_path / "first" / "model.npz")
     again = experiment.run(config, tmp_path / "again")
     assert again["results"] == first["results"]
-    assert again["train"] == {"maml": {"imported": config.weights.test}}
+    imported = {"imported": config.weights.test, "sha256": files.digest(Path(config.weights.test))}
+    assert again["train"] == {"maml": first["train"]["maml"] | imported}
     assert not (tmp_path / "again" / "checkpoints").exists()
     config.evaluate.update(split="validation", num_inner_steps=4, inner_lr=0.1, queries=(3,))
     (row,) = experiment.run(config, tmp_path / "other")["results"]

@@ -8,6 +8,7 @@ import pytest
 from configs.paper import ROWS, Row
 from experiments.reproduction import standing
 from experiments.reproduction.places import ROOT, Places, words
+from mamljax.running import files
 
 ROW = Row(
     "omniglot/5way1shot_dense", "omniglot:5way1shot_dense", "table 1", 0.2, (0, 1), "omniglot"
@@ -76,6 +77,25 @@ def test_a_row_that_no_longer_gets_better_is_done_before_its_length(places):
     assert told == "31,000 to 60,000, flat, 2 seeds"
 
 
+def test_a_row_that_tests_the_network_of_another_is_done_with_the_published_one(places):
+    row = ROW._replace(name="omniglot/other", seeds=(0,), network="omniglot/5way1shot_dense")
+    told = record(0, 0.9, iterations=31_000)
+    told["train"]["maml"] |= {"flat_for": 10_000, "sha256": "of earlier weights"}
+    places.weights(row).parent.mkdir(parents=True)
+    places.weights(row).write_bytes(b"weights")
+    files.write_json(places.report(row, 0), told)
+    assert not standing.standing(row, places).trained
+    told["train"]["maml"]["sha256"] = files.digest(places.weights(row))
+    files.write_json(places.report(row, 0), told)
+    found = standing.standing(row, places)
+    assert found.trained
+    state = standing.trainings([found]).cells[0][-1]
+    assert state == "31,000, flat, of omniglot/5way1shot_dense"
+    given = words(row, 0, places)
+    assert any(x.startswith("--config.weights.test=") and x.endswith("_dense.npz") for x in given)
+    assert not any("patience" in x for x in given)
+
+
 @pytest.mark.parametrize(
     ("means", "half", "metric", "shortfall", "verdict"),
     [
@@ -102,7 +122,9 @@ def test_a_number_is_held_against_both_intervals(means, half, metric, shortfall,
 def test_every_row_has_a_config_and_a_place_of_its_own(places, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert len({row.name for row in ROWS}) == len(ROWS) >= 30
+    names = [row.name for row in ROWS]
     for row in ROWS:
+        assert not row.network or row.network in names[: names.index(row.name)]
         assert standing.standing(row, places).goal >= 100
         given = words(row, 0, places)
         assert given[2].startswith("--config=configs/")

@@ -25,7 +25,7 @@ def program(monkeypatch):
     """Let a few lines of Python stand for the experiment."""
 
     def set_up(code):
-        given = lambda row, seed, places, workdir=None: ["-c", textwrap.dedent(code)]  # noqa: E731
+        given = lambda row, seed, places: ["-c", textwrap.dedent(code)]  # noqa: E731
         monkeypatch.setattr(work, "words", given)
 
     return set_up
@@ -109,6 +109,17 @@ def test_a_finished_run_is_published_and_no_longer_unfinished(places):
     assert not places.unfinished(ROW, 0).exists()
 
 
+def test_a_row_that_tests_the_network_of_another_publishes_no_copy_of_it(places):
+    row = ROW._replace(name="omniglot/other", network=ROW.name)
+    workdir = places.workdir(row, 0)
+    workdir.mkdir(parents=True)
+    (workdir / "model.npz").write_bytes(b"weights")
+    (workdir / "report.json").write_text(json.dumps({"results": []}))
+    work.publish(row, 0, places)
+    assert [path.name for path in (places.results / "omniglot").iterdir()] == ["other.json"]
+    assert places.weights(row) == places.weights(ROW)
+
+
 @pytest.mark.parametrize(("again", "holds"), [(0.9212, True), (0.95, False)])
 def test_published_weights_are_tested_again(places, program, again, holds, monkeypatch):
     def record(mean):
@@ -119,12 +130,14 @@ def test_published_weights_are_tested_again(places, program, again, holds, monke
     files_of.parent.mkdir(parents=True)
     assert work.verify(ROW, places, print) is None
     files_of.write_bytes(b"weights")
+    assert work.verify(ROW, places, print) is None  # no report to hold them against
     places.report(ROW, 0).write_text(json.dumps(record(0.921)))
     code = "import sys, pathlib; sys.argv[1].endswith('.npz') or sys.exit('error: no weights')\n"
     code += f"pathlib.Path(WORKDIR, 'report.json').write_text({json.dumps(record(again))!r})"
 
-    def words(row, seed, places, workdir):
-        return ["-c", code.replace("WORKDIR", repr(str(workdir)))]
+    def words(row, seed, places, workdir, *, test):
+        assert test
+        return ["-c", code.replace("WORKDIR", repr(str(workdir))), str(places.weights(row))]
 
     monkeypatch.setattr(work, "words", words)
     found = work.verify(ROW, places, print)
