@@ -68,6 +68,8 @@ def train(rows: Sequence[Row], places: Places, *, hours: float, nice: int) -> No
     deadline = time.monotonic() + 3600 * hours
     failed = []
     for row in rows:
+        if time.monotonic() > deadline:
+            break
         images = places.images(row)
         if images is not None and not images.is_dir():
             print(f"{row.name}: passed over, there is no folder {images}.", file=sys.stderr)

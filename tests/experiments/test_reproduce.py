@@ -78,10 +78,11 @@ def test_an_error_in_one_row_lets_the_others_go_on(trained, monkeypatch, tmp_pat
     assert "sinusoid/fomaml, seed 1: error: a loss is not finite" in capsys.readouterr().err
 
 
-def test_nothing_begins_after_the_deadline(trained, tmp_path):
+def test_nothing_begins_after_the_deadline(trained, tmp_path, capsys):
     places = Places(tmp_path / "results", tmp_path / "runs", tmp_path / "data")
     reproduce.train(ROWS, places, hours=-1.0, nice=0)
     assert trained == []
+    assert capsys.readouterr().err == ""  # nor is anything passed over
 
 
 def test_rows_are_chosen_by_how_they_begin():
