@@ -82,6 +82,9 @@ def get_config(variant: str = "maml") -> ConfigDict:
     config.averaging.num_steps = Count(4_000)  # iterations of training each
     config.averaging.points = Count(100)  # of each regressor's own sinusoid
     config.averaging.learning_rate = Size(3e-3)  # Adam, decaying to 0 along a cosine
+    # Random weights that each begins from: own, common to all, or those of the previous one when it
+    # was trained. With common ones two of the paper's three rows come out, see RESULTS.md.
+    config.averaging.start = "common"
     # The strongest penalty that keeps the mean error of the regressors below max_error is used,
     # as the paper asks; it is chosen on the first sweep_regressors tasks.
     config.averaging.max_error = Size(0.02)

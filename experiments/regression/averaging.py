@@ -40,6 +40,7 @@ def train_all(
             tx=optax.adam(optax.cosine_decay_schedule(options.learning_rate, options.num_steps)),
             penalty=penalty,
             strength=strength,
+            start=options.start,
         )
 
     averaged, details = {}, {}

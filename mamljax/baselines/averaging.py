@@ -11,6 +11,7 @@ from mamljax.objective import task_loss
 from mamljax.types import Array, LossFn, Model, Params, Sampler
 
 PENALTIES = ("none", "l2", "mean")
+STARTS = ("own", "common", "previous")
 
 
 class Averaged(NamedTuple):
@@ -31,9 +32,10 @@ def train_regressors(
     tx: optax.GradientTransformation,
     penalty: str = "none",
     strength: float | Array = 0.0,
+    start: str = "own",
     task_chunk: int = 50,
 ) -> Averaged:
-    """Train a regressor per task, each from its own random weights, and average their parameters.
+    """Train a regressor per task, each from random weights, and average their parameters.
 
     Each minimises its support loss plus ``strength`` times a penalty: nothing, the squared norm of
     its parameters (``l2``), or their squared distance to the mean of the regressors trained so far
@@ -49,17 +51,22 @@ def train_regressors(
       tx: the optimizer.
       penalty: one of `PENALTIES`.
       strength: the penalty's weight; may be traced, so that strengths can be swept by `jax.vmap`.
+      start: one of `STARTS`: every regressor has random weights of its ``own``, or all have those
+        of the first in ``common``, or each goes on from the ``previous`` one's trained weights.
       task_chunk: regressors trained at a time where they are independent.
     """
     checks.at_least("num_regressors", num_regressors, 1)
     checks.at_least("num_steps", num_steps, 1)
     checks.one_of("penalty", penalty, PENALTIES)
+    checks.one_of("start", start, STARTS)
     loss = task_loss(model, loss_fn)
 
-    def train_one(key, target):
+    def initial(key):
         task_key, init_key = jax.random.split(key)
-        task = sampler(None, task_key)
-        params = model.init(init_key, task.support.inputs)
+        return model.init(init_key, sampler(None, task_key).support.inputs)
+
+    def train_one(key, target, params):
+        task = sampler(None, jax.random.split(key)[0])
 
         def penalised(params):
             away = optax.tree.sub(params, target)
@@ -76,21 +83,29 @@ def train_regressors(
         return params, loss(params, task.query, None, 0)
 
     keys = jax.random.split(key, num_regressors)
-    shapes = jax.eval_shape(lambda key: model.init(key, sampler(None, key).support.inputs), key)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    first = initial(keys[0])
+    zeros = optax.tree.zeros_like(first)
 
-    if penalty == "mean":
+    def begin(key, previous):
+        return initial(key) if start == "own" else previous
 
-        def after_another(total, indexed_key):
-            index, key = indexed_key
+    if penalty == "mean" or start == "previous":
+
+        def after_another(carry, indexed_key):
+            (total, previous), (index, key) = carry, indexed_key
             # The first regressor has none before it: the mean of none is taken as zero.
             mean = jax.tree.map(lambda x: x / jnp.maximum(index, 1), total)
-            params, error = train_one(key, mean)
-            return optax.tree.add(total, params), error
+            target = mean if penalty == "mean" else zeros
+            params, error = train_one(key, target, begin(key, previous))
+            following = params if start == "previous" else first
+            return (optax.tree.add(total, params), following), error
 
-        total, errors = jax.lax.scan(after_another, zeros, (jnp.arange(num_regressors), keys))
+        indexed_keys = (jnp.arange(num_regressors), keys)
+        (total, _), errors = jax.lax.scan(after_another, (zeros, first), indexed_keys)
         return Averaged(jax.tree.map(lambda x: x / num_regressors, total), errors)
     params, errors = jax.lax.map(
-        lambda key: train_one(key, zeros), keys, batch_size=min(task_chunk, num_regressors)
+        lambda key: train_one(key, zeros, begin(key, first)),
+        keys,
+        batch_size=min(task_chunk, num_regressors),
     )
     return Averaged(jax.tree.map(lambda x: jnp.mean(x, axis=0), params), errors)

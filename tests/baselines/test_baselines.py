@@ -82,7 +82,7 @@ def test_tuning_finds_the_best_candidate_and_equals_separate_evaluations():
         tune_inner_lr(build, params, sampler, key, candidates=(), **options)
 
 
-def regress(penalty, strength=0.0, number=6, task_chunk=50, num_steps=300):
+def regress(penalty, strength=0.0, number=6, task_chunk=50, num_steps=300, start="own"):
     return train_regressors(
         LINEAR,
         MSE,
@@ -93,8 +93,39 @@ def regress(penalty, strength=0.0, number=6, task_chunk=50, num_steps=300):
         tx=optax.sgd(0.02),
         penalty=penalty,
         strength=strength,
+        start=start,
         task_chunk=task_chunk,
     )
+
+
+@pytest.mark.parametrize("penalty", ["none", "mean"])
+@pytest.mark.parametrize("start", ["own", "common", "previous"])
+def test_regressors_begin_from_weights_of_their_own_from_common_ones_or_go_on(penalty, start):
+    """Without a step and without a penalty the mean is that of the initial weights."""
+    sampler, tx = tasks.sinusoid(20, 20, reveal=True), optax.sgd(0.02)
+    first, second = (
+        LINEAR.init(jax.random.split(key)[1], sampler(None, key).support.inputs)["w"]
+        for key in jax.random.split(jax.random.key(5), 2)
+    )
+    still = train_regressors(
+        LINEAR, MSE, sampler, jax.random.key(5), num_regressors=2, num_steps=1,
+        tx=optax.set_to_zero(), penalty=penalty, start=start,
+    )  # fmt: skip
+    expected = (first + second) / 2 if start == "own" else first
+    np.testing.assert_allclose(still.params["w"], expected, rtol=1e-6)
+    # Only what goes on from the previous one is further after two tasks than after the first.
+    one, two = (
+        train_regressors(
+            LINEAR, MSE, sampler, jax.random.key(5), num_regressors=number, num_steps=1, tx=tx,
+            penalty=penalty, start=start,
+        ).params["w"]
+        for number in (1, 2)
+    )  # fmt: skip
+    task = sampler(None, jax.random.split(jax.random.split(jax.random.key(5), 2)[1])[0])
+    begun = {"own": second, "common": first, "previous": one}[start]
+    x, y = task.support
+    trained = begun - 0.02 * 2 * x.T @ (x @ begun - y) / len(x)
+    np.testing.assert_allclose(two, (one + trained) / 2, rtol=1e-4)
 
 
 def test_averages_do_not_depend_on_how_many_are_trained_at_a_time():
