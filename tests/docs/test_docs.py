@@ -262,7 +262,7 @@ def test_pictures_and_pages_outside_of_docs_are_part_of_the_site(site):
     assert len(shown) >= 12
     assert all((site / "gallery" / name).resolve().is_file() for name in shown)
     home = (site / "index.html").read_text("utf-8")
-    assert 'src="results/sinusoid/figure2.png"' in home
+    assert 'src="results/sinusoid/maml_figure2.png"' in home
     assert 'href="RESULTS/"' in home
     results = (site / "RESULTS" / "index.html").read_text("utf-8")
     assert "<table>" in results

@@ -12,8 +12,8 @@ def test_figures_are_drawn_from_their_numbers_and_others_are_left(tmp_path):
     for name in ("sinusoid/maml-seed0.json", "navigation/paper-seed0.json", "speed_omniglot.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(RESULTS / name, tmp_path / name)
-    drawn = ("sinusoid/figure6", "navigation/paper_returns", "speed_omniglot")
-    left = ("sinusoid/figure2", "navigation/paper_training", "sinusoid/fomaml_figure6")
+    drawn = ("sinusoid/maml_figure6", "navigation/paper_returns", "speed_omniglot")
+    left = ("sinusoid/maml_figure2", "navigation/paper_training", "sinusoid/fomaml_figure6")
     for name in (*drawn, *left):
         (tmp_path / f"{name}.png").write_bytes(b"old")
     redraw.main(tmp_path)
