@@ -98,15 +98,15 @@ def _omniglot(variant: str, hours: float, source: str = "table 1", seeds: int = 
     return Row(name, config, source, hours, tuple(range(seeds)), "omniglot", 10_000)
 
 
-def _of_the_same(trained: Row, *settings: str) -> list[Row]:
-    """Rows of other settings that test the network of one, minutes each."""
+def _of_the_same(trained: Row, *settings: str, hours: float = 0.02) -> list[Row]:
+    """Rows of other settings that test the network of one."""
     experiment, _, variant = trained.config.partition(":")
     option = variant.partition("_")[2]
     return [
         trained._replace(
             name=f"{experiment}/{setting}_{option}",
             config=f"{experiment}:{setting}_{option}",
-            hours=0.02,
+            hours=hours,
             patience=0,
             network=trained.name,
         )
@@ -137,7 +137,7 @@ SIAMESE = _omniglot("5way1shot_siamese", 0.9)
 STATISTICIAN = _omniglot("5way1shot_statistician", 1.8)
 MEMORY = _omniglot("5way1shot_memory", 1.2)
 MEMORY_20 = _omniglot("20way1shot_memory", 3.0)
-PRETRAINED = _miniimagenet("5way1shot_pretrained", 1.8)
+PRETRAINED = _miniimagenet("5way1shot_pretrained", 0.8)
 ROWS = (
     Row("sinusoid/maml", "sinusoid:table2", "table 2, figures 2, 3, 6, 7", 0.2, THREE),
     Row("sinusoid/fomaml", "sinusoid:fomaml", "first-order MAML", 0.05, THREE),
@@ -150,7 +150,7 @@ ROWS = (
     SIAMESE,
     *_of_the_same(SIAMESE, *OTHERS),
     PRETRAINED,
-    *_of_the_same(PRETRAINED, "5way5shot"),
+    *_of_the_same(PRETRAINED, "5way5shot", hours=0.4),
     STATISTICIAN,
     *_of_the_same(STATISTICIAN, *OTHERS),
     MEMORY,

@@ -88,6 +88,7 @@ def statistician(
     latent: int = 16,
     hidden: int = 256,
     filters: int = 32,
+    sample_dropout: float = 0.5,
     task_chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> Statistician:
@@ -95,8 +96,10 @@ def statistician(
 
     Edwards and Storkey 2017. An image is drawn from its latent code and the context that all images
     of its class share. Training maximises the variational bound (section 3) of every class of a
-    task as one set, support and query examples together: nothing is trained to classify. A query
-    has the class for which ``KL(q(context | support) || q(context | query))`` is least.
+    task as one set, support and query examples together: nothing is trained to classify. Some
+    examples are left out of their set's statistic, which is told how many stay, so that it learns
+    how much fewer say. A query has the class for which ``KL(q(context | support) || q(context |
+    query))`` is least.
 
     Its parameters are by network: ``embedding``, ``before`` and ``after`` the mean over a set (the
     statistic network), ``posterior`` and ``prior`` of the latent code, ``decoder``.
@@ -108,11 +111,14 @@ def statistician(
       context, latent: entries of the context and of the latent code.
       hidden: units of each dense layer.
       filters: of the decoder.
+      sample_dropout: probability that training leaves an example out of the statistic of its set,
+        of which at least one stays.
       task_chunk, mesh: see `backprop`.
 
     Raises:
-      ArgumentError: for a size below 1.
+      ArgumentError: for a size below 1, or a probability outside 0 to 1.
     """
+    checks.fraction("sample_dropout", sample_dropout)
     for name, size in {"ways": ways, "context": context, "latent": latent}.items():
         checks.at_least(name, size, 1)
     shape = checks.sizes("shape", shape)
@@ -131,7 +137,7 @@ def statistician(
         features = jax.eval_shape(
             lambda: networks["embedding"].apply(networks["embedding"].init(key, inputs), inputs)
         )
-        sizes = (features.shape[1], hidden, features.shape[1] + context, context, latent + context)
+        sizes = (features.shape[1], hidden + 1, features.shape[1] + context, context, latent + context)
         examples = [inputs, *(jnp.zeros((1, size), features.dtype) for size in sizes)]
         keys = jax.random.split(key, len(networks))
         return {
@@ -146,7 +152,9 @@ def statistician(
         """``q(context | set)``, of sets by one-hot labels ``[K, N]``, or of each example alone."""
         each = nn.elu(apply("before", meta_params, features))
         pooled = each if labels is None else class_means(each, labels)
-        return _normal(apply("after", meta_params, pooled))
+        sizes = jnp.ones(len(each)) if labels is None else jnp.maximum(jnp.sum(labels, axis=0), 1)
+        of_sets = jnp.concatenate([pooled, jnp.log(sizes).astype(pooled.dtype)[:, None]], axis=1)
+        return _normal(apply("after", meta_params, of_sets))
 
     def encode(meta_params, support, key):
         del key
@@ -160,14 +168,14 @@ def statistician(
         return -kl_divergence(classes, jax.tree.map(lambda x: x[:, None], alone))
 
     def objective(meta_params, task, key):
-        embed_key, context_key, latent_key = jax.random.split(key, 3)
+        embed_key, dropout_key, context_key, latent_key = jax.random.split(key, 4)
         parts = zip((task.support, task.query), jax.random.split(embed_key), strict=True)
         features = jnp.concatenate(
             [apply("embedding", meta_params, batch.inputs, key=k) for batch, k in parts]
         )
         pixels, targets = jax.tree.map(lambda *both: jnp.concatenate(both), *task)
         labels = one_hot(targets, ways, features.dtype)
-        contexts = statistic(meta_params, features, labels)
+        contexts = statistic(meta_params, features, _some(labels, dropout_key, sample_dropout))
         of_example = labels @ _draw(contexts, context_key)
         read = jnp.concatenate([features, of_example], axis=1)
         posterior = _normal(apply("posterior", meta_params, read))
@@ -197,6 +205,13 @@ def _doubled(maps: Array) -> Array:
     count, height, width, maps_in = maps.shape
     places = maps.reshape(count, height, width, 2, 2, maps_in // 4).transpose(0, 1, 3, 2, 4, 5)
     return places.reshape(count, 2 * height, 2 * width, maps_in // 4)
+
+
+def _some(labels: Array, key: Array, dropout: float) -> Array:
+    """One-hot labels ``[K, N]`` without those that are dropped; of each class at least one stays."""
+    draws = jax.random.uniform(key, labels.shape[:1])[:, None]
+    largest = jnp.max(labels * draws, axis=0, keepdims=True)
+    return labels * (draws >= jnp.minimum(largest, dropout))
 
 
 def _normal(outputs: Array) -> Normal:

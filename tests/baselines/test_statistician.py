@@ -9,7 +9,7 @@ import pytest
 from mamljax import Batch, Task, evaluate, fit, init_state, meta_step, models
 from mamljax.baselines import statistician
 from mamljax.baselines.metric import identity
-from mamljax.baselines.statistician import Normal, kl_divergence, log_likelihood
+from mamljax.baselines.statistician import Normal, _some, kl_divergence, log_likelihood
 from mamljax.losses import accuracy
 
 KEY = jax.random.key(0)
@@ -124,8 +124,8 @@ def test_a_query_has_the_class_of_the_nearest_posterior(task, randomised):
         alone = learner.adapt(params, Batch(query[None], jnp.array([0])), KEY).params.memory
         alone = jax.tree.map(lambda x: x[:1], alone)
         np.testing.assert_allclose(row, -kl_divergence(adapted.memory, alone), rtol=1e-4)
-    # A set has no order, and its statistic is of the mean, so each example twice is the same.
-    other = jax.tree.map(lambda x: jnp.concatenate([x[::-1], x]), support)
+    # A set has no order.
+    other = jax.tree.map(lambda x: x[::-1], support)
     again = learner.adapt(params, other, KEY).params.memory
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), adapted.memory, again
@@ -164,7 +164,9 @@ def test_on_two_classes_it_finds_the_optimum_and_draws_from_it():
     adapted = learner.adapt(state.meta_params, task.support, KEY).params
     drawn = sample(adapted, jax.random.key(3), 200).reshape(2, 200, 4)
     seen = jnp.stack([jnp.mean(task.support.inputs[c::2]) for c in range(2)])
-    np.testing.assert_allclose(jnp.mean(drawn, axis=(1, 2)), seen, atol=0.15)
+    # Eight examples leave no doubt which of the two kinds a class is.
+    expected = jnp.where(seen > 0.5, 0.9, 0.1)
+    np.testing.assert_allclose(jnp.mean(drawn, axis=(1, 2)), expected, atol=0.08)
 
 
 @pytest.mark.parametrize("shape", [(6, 5, 1), (9, 8, 3)])
@@ -189,3 +191,35 @@ def test_it_draws_images_of_any_shape(shape, randomised):
 def test_impossible_sizes_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         statistician(identity(), **{"shape": (2,), "ways": 2, **SIZES} | options)
+
+
+def test_of_every_class_some_examples_stay_in_training():
+    labels = jax.nn.one_hot(jnp.array([0, 0, 0, 0, 1]), 3)
+    keys = jax.random.split(KEY, 2_000)
+    kept = jax.vmap(lambda key: _some(labels, key, 0.5))(keys)
+    assert bool(jnp.all((kept == labels[None]) | (kept == 0)))
+    numbers = jnp.sum(kept, axis=1)
+    assert bool(jnp.all(numbers[:, 1] == 1))  # the only one
+    assert bool(jnp.all(numbers[:, 2] == 0))
+    # Four coins, where one stays if all fall: 0.5 of each, and one more in 16 draws.
+    assert float(jnp.mean(numbers[:, 0])) == pytest.approx(4 / 2 + 1 / 16, abs=0.06)
+    assert float(jnp.min(numbers[:, 0])) == 1
+    np.testing.assert_allclose(jnp.mean(kept[:, :4, 0], axis=0), 0.5 + 1 / 64, atol=0.04)
+    np.testing.assert_array_equal(_some(labels, KEY, 0.0), labels)
+    assert float(_some(labels, KEY, 1.0).sum()) == 2
+
+
+def test_the_statistic_knows_how_many_examples_it_is_of(task, randomised):
+    learner = statistician(identity(), (2,), ways=2, **SIZES).learner
+    params = randomised(learner.init(KEY, jnp.zeros((1, 2))))
+    twice = jax.tree.map(lambda x: jnp.concatenate([x, x]), task.support)
+    once, doubled = (
+        learner.adapt(params, b, KEY).params.memory.mean for b in (task.support, twice)
+    )
+    assert not np.allclose(once, doubled)
+    # It is one more feature, the logarithm of the number: without its weights both are the same.
+    params["after"]["Dense_0"]["kernel"] = params["after"]["Dense_0"]["kernel"].at[-1].set(0)
+    once, doubled = (
+        learner.adapt(params, b, KEY).params.memory.mean for b in (task.support, twice)
+    )
+    np.testing.assert_allclose(once, doubled, rtol=1e-5)
