@@ -1,8 +1,8 @@
 """Pages and pictures that lie outside of docs/: the site has them too, from where they are.
 
 Pages of docs/ link to them as they lie in the repository, so that the links are good there as well:
-``../RESULTS.md``, ``../results/sinusoid/maml_figure2.png``. What has no place on the site, such as a
-source file, is told by its name alone.
+``../RESULTS.md``, ``../results/sinusoid/maml_figure2.png``. What has no place on the site, such as
+a source file, is told by its name alone.
 """
 
 import posixpath

@@ -137,7 +137,8 @@ def statistician(
         features = jax.eval_shape(
             lambda: networks["embedding"].apply(networks["embedding"].init(key, inputs), inputs)
         )
-        sizes = (features.shape[1], hidden + 1, features.shape[1] + context, context, latent + context)
+        width = features.shape[1]
+        sizes = (width, hidden + 1, width + context, context, latent + context)
         examples = [inputs, *(jnp.zeros((1, size), features.dtype) for size in sizes)]
         keys = jax.random.split(key, len(networks))
         return {
@@ -208,7 +209,7 @@ def _doubled(maps: Array) -> Array:
 
 
 def _some(labels: Array, key: Array, dropout: float) -> Array:
-    """One-hot labels ``[K, N]`` without those that are dropped; of each class at least one stays."""
+    """One-hot labels ``[K, N]`` without those dropped; of each class at least one stays."""
     draws = jax.random.uniform(key, labels.shape[:1])[:, None]
     largest = jnp.max(labels * draws, axis=0, keepdims=True)
     return labels * (draws >= jnp.minimum(largest, dropout))
