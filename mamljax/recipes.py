@@ -73,8 +73,13 @@ class Recipe(NamedTuple):
     num_steps: int = 1
 
 
-def network(recipe: Recipe, outputs: int | None) -> Model:
+def network(recipe: Recipe, outputs: int | None, **options: Any) -> Model:
     """The recipe's network; without outputs an embedding.
+
+    Args:
+      recipe: what to build.
+      outputs: classes, or None.
+      options: of `conv_net`, where the network is one.
 
     Raises:
       ArgumentError: for an unknown network or norm.
@@ -93,7 +98,7 @@ def network(recipe: Recipe, outputs: int | None) -> Model:
         first = recipe.filters or WIDTHS[0]
         widths = [width * first // WIDTHS[0] for width in WIDTHS]
         return models.resnet12(outputs, widths=widths, **norm)
-    return CONVOLUTIONAL[recipe.network](outputs, **norm, **_filters(recipe))
+    return CONVOLUTIONAL[recipe.network](outputs, **norm, **_filters(recipe), **options)
 
 
 def learner(recipe: Recipe, *, remat: bool = False, **options: Any) -> Learner:
@@ -123,7 +128,8 @@ def learner(recipe: Recipe, *, remat: bool = False, **options: Any) -> Learner:
 
 def statistician(recipe: Recipe, **options: Any) -> Statistician:
     """The recipe's neural statistician, which also draws images."""
-    body = network(recipe, None)
+    # The mean over the last map says too little of an image to draw it by.
+    body = network(recipe, None, readout="flatten")
     sizes = _filters(recipe)
     return statistician_of(body, recipe.image_shape, ways=recipe.ways, **sizes, **options)
 

@@ -26,6 +26,8 @@ from mamljax.types import Learner, Params, Sampler
 RESULTS = Path(__file__).parents[2] / "results"
 MODELS = (
     "omniglot/5way1shot_dense.npz",
+    "omniglot/5way1shot_siamese.npz",
+    "miniimagenet/5way1shot_pretrained.npz",
     "neighbours/omniglot_5way1shot_13000.npz",
 )
 # By the statistics of the support set both are the same, to which a test holds them.
@@ -38,7 +40,7 @@ TASKS = 100
 def run(output: Path, options: Options) -> dict[str, Any]:
     """Test every model, into the output."""
     measured: parts.Parts = {
-        "other ways": functools.partial(other_ways, RESULTS / MODELS[1], options.data_dir)
+        "other ways": functools.partial(other_ways, RESULTS / MODELS[-1], options.data_dir)
     }
     for name in MODELS:
         measured[name] = functools.partial(measure, RESULTS / name, options.data_dir)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -123,11 +123,12 @@ def statistician(
         checks.at_least(name, size, 1)
     shape = checks.sizes("shape", shape)
     refuse_support_statistics("statistician", embedding)
-    codes = mlp((hidden, hidden, hidden, 2 * latent), activation="elu")
+    layers: dict[str, Any] = {"activation": "elu", "norm": "layer"}
+    codes = mlp((hidden, hidden, hidden, 2 * latent), **layers)
     networks = {
         "embedding": flattened(embedding),
         "before": mlp((hidden,)),
-        "after": mlp((hidden, hidden, 2 * context), activation="elu"),
+        "after": mlp((hidden, hidden, 2 * context), **layers),
         "posterior": codes,
         "prior": codes,
         "decoder": from_linen(Decoder(shape, hidden, filters)),

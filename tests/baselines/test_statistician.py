@@ -94,7 +94,7 @@ def test_the_bound_is_below_the_likelihood_it_bounds(task, randomised):
         jax.random.split(KEY, 2_000)
     )
     draws = jax.random.split(jax.random.key(1), 20_000)
-    prior = models.mlp((4, 4, 4, 6), activation="elu")
+    prior = models.mlp((4, 4, 4, 6), activation="elu", norm="layer")
     pixels, labels = jax.tree.map(lambda *both: jnp.concatenate(both), *task)
 
     def log_joint(key):
