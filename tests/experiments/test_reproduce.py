@@ -118,6 +118,7 @@ def test_verification_fails_where_a_number_does_not_hold(monkeypatch, capsys):
 
 
 STOPPED = """
+import signal
 import sys
 from experiments import reproduce
 from experiments.reproduction import standing, work
@@ -128,6 +129,7 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("saved")))
 print("begun", flush=True)
 time.sleep(60)
 '''
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what runs in the background
 standing.is_done = lambda *_: False
 work.words = lambda *_: ["-c", trained]
 reproduce.main(["--only=sinusoid/fomaml", "--runs=" + sys.argv[1]])
