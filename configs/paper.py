@@ -131,8 +131,9 @@ def _robot(family: str, hours: float) -> Row:
 
 THREE = (0, 1, 2)
 OTHERS = ("5way5shot", "20way1shot", "20way5shot")
-# A pair is of the same class or not; a set has no label; a stream has six examples of each class,
-# whichever of them are called shots; a classifier knows all training classes.
+# Trained networks that several rows test: a pair is of the same class or not; a set has no label; a
+# stream has six examples of each class, whichever of them are called shots; a classifier knows all
+# training classes.
 SIAMESE = _omniglot("5way1shot_siamese", 0.9)
 STATISTICIAN = _omniglot("5way1shot_statistician", 1.8)
 MEMORY = _omniglot("5way1shot_memory", 1.2)
