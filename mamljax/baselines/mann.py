@@ -47,17 +47,38 @@ class MemoryCell(nn.Module):
     reads: int
     decay: float
 
-    @nn.compact
+    def setup(self) -> None:
+        self.of_example = nn.Dense(4 * self.hidden)
+        self.of_state = nn.Dense(4 * self.hidden, use_bias=False)
+        self.keys = nn.Dense(self.reads * self.width)
+        self.gate = nn.Dense(self.reads)
+        self.answer = nn.Dense(self.ways)
+
     def __call__(self, state: MemoryState, inputs: Array, label: Array):
         """``inputs [...], label [N] (zeros: unknown) -> (next state, logits [N])``."""
-        seen = jnp.concatenate([inputs.ravel(), label, state.read.ravel()])
-        controller, hidden = nn.OptimizedLSTMCell(self.hidden)(state.controller, seen)
-        keys = jnp.tanh(nn.Dense(self.reads * self.width)(hidden)).reshape(self.reads, self.width)
-        gate = nn.sigmoid(nn.Dense(self.reads)(hidden))[:, None]
+        return self.step(state, self.seen(inputs[None], label[None])[0])
+
+    def seen(self, inputs: Array, labels: Array) -> Array:
+        """What examples say to the controller's gates, ``[K, ...], [K, N] -> [K, 4 hidden]``.
+
+        Most of the work, and it depends on no state: one product serves a whole sequence.
+        """
+        examples = jnp.concatenate([inputs.reshape(len(inputs), -1), labels], axis=1)
+        return self.of_example(examples)
+
+    def step(self, state: MemoryState, seen: Array):
+        """One example as `seen` returns it, ``[4 hidden] -> (next state, logits [N])``."""
+        carry, hidden = state.controller
+        seen = seen + self.of_state(jnp.concatenate([hidden, state.read.ravel()]))
+        i, f, o, g = jnp.split(seen, 4)  # input, forget and output gate, and the candidate
+        carry = nn.sigmoid(f) * carry + nn.sigmoid(i) * jnp.tanh(g)
+        hidden = nn.sigmoid(o) * jnp.tanh(carry)
+        keys = jnp.tanh(self.keys(hidden)).reshape(self.reads, self.width)
+        gate = nn.sigmoid(self.gate(hidden))[:, None]
 
         read_weights = jax.nn.softmax(cosine_similarity(keys, state.memory))
         read = read_weights @ state.memory
-        logits = nn.Dense(self.ways)(jnp.concatenate([hidden, read.ravel()]))
+        logits = self.answer(jnp.concatenate([hidden, read.ravel()]))
 
         least_used = jax.lax.top_k(-state.usage, self.reads)[1]  # equal usage: the first slots
         least_used = jax.nn.one_hot(least_used, self.slots, dtype=keys.dtype)
@@ -65,7 +86,7 @@ class MemoryCell(nn.Module):
         kept = (1 - jnp.sum(least_used, axis=0))[:, None]
         memory = kept * state.memory + write_weights.T @ keys
         usage = self.decay * state.usage + jnp.sum(read_weights + write_weights, axis=0)
-        return MemoryState(controller, memory, usage, read_weights, read), logits
+        return MemoryState((carry, hidden), memory, usage, read_weights, read), logits
 
     def start(self, dtype: Any) -> MemoryState:
         """The state before the first example: zeros."""
@@ -126,14 +147,19 @@ def mann(
         order = jnp.arange(inputs.shape[0])
         order = order if key is None else jax.random.permutation(key, order)
 
-        def present(state, example):
-            return cell.apply({"params": meta_params}, state, *example)[0], None
+        def present(state, seen):
+            return cell.apply(weights, state, seen, method="step")[0], None
 
-        return jax.lax.scan(present, cell.start(dtype), (inputs[order], labels[order]))[0]
+        weights = {"params": meta_params}
+        seen = cell.apply(weights, inputs[order], labels[order], method="seen")
+        return jax.lax.scan(present, cell.start(dtype), seen)[0]
 
     def apply(params, inputs, *, key=None, step=0):
         del key, step  # nothing stochastic
-        weights, unknown = {"params": params.meta_params}, jnp.zeros(ways, inputs.dtype)
-        return jax.vmap(lambda query: cell.apply(weights, params.memory, query, unknown)[1])(inputs)
+        weights = {"params": params.meta_params}
+        unknown = jnp.zeros((len(inputs), ways), inputs.dtype)
+        seen = cell.apply(weights, inputs, unknown, method="seen")
+        answer = lambda query: cell.apply(weights, params.memory, query, method="step")[1]  # noqa: E731
+        return jax.vmap(answer)(seen)
 
     return amortised(Model(init, apply), encode, loss_fn, **options)

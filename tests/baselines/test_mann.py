@@ -1,10 +1,12 @@
 """The memory-augmented network: its memory, its shapes, and that it can remember."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 from mamljax import Batch, evaluate, fit, init_state, meta_step
 from mamljax.baselines import mann
@@ -22,6 +24,35 @@ def cell():
     start = module.start(jnp.float32)
     variables = module.init(KEY, start, jnp.ones(4), jnp.zeros(3))
     return jax.jit(lambda *example: module.apply(variables, *example)), start
+
+
+def test_its_controller_is_the_lstm_of_flax():
+    module = MemoryCell(ways=3, **SIZES, decay=0.9)
+    hidden, start = SIZES["hidden"], module.start(jnp.float32)
+    key, *keys = jax.random.split(KEY, 4)
+    carry, last = (jax.random.normal(k, (hidden,)) for k in keys[:2])
+    read = jax.random.normal(keys[2], start.read.shape)
+    state = start._replace(controller=(carry, last), read=read)
+    params = module.init(key, state, jnp.ones(4), jnp.zeros(3))["params"]
+    bias = jax.random.normal(key, (4 * hidden,))
+    params["of_example"]["bias"] = bias
+    after, _ = module.apply({"params": params}, state, jnp.ones(4), jnp.eye(3)[1])
+
+    example, of_state = params["of_example"]["kernel"], params["of_state"]["kernel"]
+    kernel = jnp.concatenate([example, of_state[hidden:]])  # flax's inputs: example, label and read
+    gates = ("i", "f", "o", "g")
+    theirs = {
+        f"i{gate}": {"kernel": part}
+        for gate, part in zip(gates, jnp.split(kernel, 4, axis=1), strict=True)
+    } | {
+        f"h{gate}": {"kernel": part, "bias": b}
+        for gate, part, b in zip(
+            gates, jnp.split(of_state[:hidden], 4, axis=1), jnp.split(bias, 4), strict=True
+        )
+    }
+    seen = jnp.concatenate([jnp.ones(4), jnp.eye(3)[1], read.ravel()])
+    expected, _ = nn.OptimizedLSTMCell(hidden).apply({"params": theirs}, (carry, last), seen)
+    chex.assert_trees_all_close(after.controller, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_writing_goes_to_the_least_used_slots_and_reading_to_all(cell):
