@@ -124,10 +124,17 @@ def _gaps(record: Record) -> list[str]:
     """In reinforcement learning: which part of the gap to the oracle each step closes."""
     gaps = record.get("details", {}).get("oracle_gap_closed", {})
     return [
-        f"- gap to the oracle closed after 1, 2, ... steps by {name}: "
-        + ", ".join(f"{part:.2f}" for part in parts)
+        f"- gap to the oracle closed after 1, 2, ... steps by {name}: " + ", ".join(_parts(parts))
         for name, parts in gaps.items()
     ]
+
+
+def _parts(closed: list[float] | dict[str, list[Any]]) -> list[str]:
+    """Parts of a gap in words; earlier versions wrote no intervals."""
+    if isinstance(closed, list):
+        return [f"{part:.2f}" for part in closed]
+    both = zip(closed["mean"], closed["ci95"], strict=True)
+    return [f"{part:.2f} ({low:.2f} to {high:.2f})" for part, (low, high) in both]
 
 
 def _duration(seconds: float) -> str:
@@ -286,7 +293,7 @@ def gap(found: Record) -> Table:
     name = found["experiment"].removeprefix("meta-RL: ")
     ours = found["details"]["oracle_gap_closed"]
     cells = [
-        [method, " / ".join(f"{x:.2f}" for x in parts), _paper_gap(name, method)]
+        [method, " / ".join(_parts(parts)), _paper_gap(name, method)]
         for method, parts in ours.items()
     ]
     return Table(["gap closed after 1 / 2 / 3 steps", "here", "paper"], cells, "")

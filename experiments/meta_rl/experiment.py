@@ -40,6 +40,9 @@ BROKEN = "broken_episodes"
 """Episodes that ended because the physics was no longer finite, as training and tests count them.
 Their return ends there, whether that makes it better or worse."""
 
+RESAMPLES = 2000
+"""Bootstrap samples behind the interval of a part of the gap to the oracle."""
+
 COMPARABLE = ("navigation",)
 """Environments whose returns compare with the paper's. Robots are simulated otherwise here: only
 the part of the gap to the oracle that is closed compares."""
@@ -435,18 +438,32 @@ def broken(
     return told
 
 
-def gap_closed(scores: Mapping[str, Scores]) -> dict[str, list[float]]:
-    """Return which part of the way from its start to the oracle each method gets, step by step."""
+def gap_closed(scores: Mapping[str, Scores]) -> dict[str, dict[str, list[Any]]]:
+    """Return which part of the way from its start to the oracle each method gets, step by step.
+
+    By method ``{"mean": parts, "ci95": [lowest, highest] of each}``. A ratio of means has no simple
+    error, so its interval is a bootstrap: tasks are drawn anew, with replacement, and each brings
+    its return before and after adaptation and the oracle's.
+    """
     if "oracle" not in scores:
         return {}
-    best = scores["oracle"].mean[0]
-    return {
-        name: [
-            round(float(x), 3) for x in (found.mean[1:] - found.mean[0]) / (best - found.mean[0])
-        ]
-        for name, found in scores.items()
-        if len(found.mean) > 1 and np.isfinite(found.mean).all()
-    }
+    best = scores["oracle"].values[:, :1]
+    again = np.random.default_rng(0).integers(len(best), size=(RESAMPLES, len(best)))
+    found = {}
+    for name, score in scores.items():
+        if score.values.shape[1] == 1 or not np.isfinite(score.values).all():
+            continue
+        parts = _share(*(x.mean(axis=0) for x in (score.values, best)))
+        drawn = _share(*(x[again].mean(axis=1) for x in (score.values, best)))
+        ci95 = np.percentile(drawn, (2.5, 97.5), axis=0).T
+        found[name] = {"mean": parts.round(3).tolist(), "ci95": ci95.round(3).tolist()}
+    return found
+
+
+def _share(returns: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """The part of the way to the best return, ``[..., steps + 1], [..., 1] -> [..., steps]``."""
+    start = returns[..., :1]
+    return (returns[..., 1:] - start) / (best - start)
 
 
 def published(config: Config, method: str) -> dict[str, Any] | None:

@@ -89,6 +89,10 @@ def test_the_papers_gap_is_that_of_its_returns():
         ["other", "0.00", ""],
     ]
 
+    now = {"mean": [0.5], "ci95": [[0.42, 0.61]]}
+    found["details"]["oracle_gap_closed"] = {"other": now}
+    assert results.gap(found).cells == [["other", "0.50 (0.42 to 0.61)", ""]]
+
 
 def test_a_table_that_there_is_not_is_refused():
     with pytest.raises(ValueError, match="there is no table 'rases'; there are races"):

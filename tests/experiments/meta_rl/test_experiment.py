@@ -203,13 +203,29 @@ def test_rl2_is_told_episode_by_episode(tmp_path):
     assert report["details"]["broken_episodes_at_test"]["rl2"] == "0 of 3"
 
 
+def scores_of(**values):
+    return {name: summarise(np.array(x), np.zeros_like(x)) for name, x in values.items()}
+
+
 def test_the_gap_is_measured_from_each_methods_own_start():
-    scores = {
-        name: summarise(np.array([values]), np.zeros((1, len(values))))
-        for name, values in {"maml": [-40.0, -11.5, -2.0], "oracle": [-2.0]}.items()
-    }
-    assert experiment.gap_closed(scores) == {"maml": [0.75, 1.0]}
+    scores = scores_of(maml=[[-40.0, -11.5, -2.0]], oracle=[[-2.0]])
+    only = {"mean": [0.75, 1.0], "ci95": [[0.75, 0.75], [1.0, 1.0]]}
+    assert experiment.gap_closed(scores) == {"maml": only}
     assert experiment.gap_closed({"maml": scores["maml"]}) == {}
+    broken = scores_of(maml=[[-40.0, np.nan]], oracle=[[-2.0]])
+    assert experiment.gap_closed(broken) == {}
+
+
+def test_the_interval_of_the_gap_covers_the_truth_as_often_as_it_says():
+    """Of tasks whose returns are drawn, it holds the ratio of the true means in 95 of 100 cases."""
+    rng, covered = np.random.default_rng(1), []
+    for _ in range(200):
+        start = rng.normal(-40, 5, 40)
+        step, best = start + rng.normal(15, 8, 40), start + rng.normal(30, 8, 40)
+        scores = scores_of(maml=np.stack([start, step], axis=1), oracle=best[:, None])
+        ((low, high),) = experiment.gap_closed(scores)["maml"]["ci95"]
+        covered.append(low <= 0.5 <= high)
+    assert 0.89 <= np.mean(covered) <= 0.99
 
 
 def test_a_gain_is_that_of_each_task_over_itself():
