@@ -37,6 +37,9 @@ def get_config(variant: str = "maml") -> ConfigDict:
     # thread costs more than the work.
     config.cpu_threads = Amount(1)
 
+    config.weights = ConfigDict()
+    config.weights.test = ""  # the model.npz of a run, to be tested without training
+
     config.model = ConfigDict()
     config.model.hidden = Counts((40, 40))  # units of the hidden layers
     config.model.init_std = Size(0.01)  # of the weights, truncated normal

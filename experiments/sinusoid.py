@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
 from configs import paper
+from experiments.harness import model_file
 from experiments.harness.config import Config
 from experiments.harness.main import main
-from experiments.harness.training import Training, train
+from experiments.harness.training import Run, Training, train
 from experiments.regression import averaging, figures
 from mamljax import evaluate, maml, models, processes
 from mamljax.baselines import oracle, pretrain
@@ -46,23 +47,23 @@ def run(config: Config, workdir: Path) -> Record:
     keys = {
         name: jax.random.fold_in(jax.random.key(config.seed), i) for i, name in enumerate(names)
     }
-    mesh = training_mesh(config.train.meta_batch)
-    methods, trained = trained_methods(config, workdir, keys, mesh)
-    details: dict[str, Any] = {}
-    sampler = functools.partial(task_sampler, config)
-    if config.averaging.enabled:
-        averaged, details["averaging"] = averaging.train_all(
-            build_model(config), sampler, config, keys["averaging"]
-        )
-        methods.update({name: Method({}, params) for name, params in averaged.items()})
+    learners = trained_learners(config)
+    if config.weights.test:
+        runs, details = model_file.load(model_file.given(config), shapes(config, learners))
+    else:
+        runs, details = train_all(config, learners, workdir, keys)
+    command = details.pop("command", report.record["command"])
+    model_file.save(workdir, runs, command=command, **details)
+    methods = tested_methods(config, learners, runs)
     details["inner_lr"] = {
         config.train.method: config.evaluate.inner_lr,
         **tune(config, methods, keys["tune"]),
     }
     test(config, methods, keys["test"], report)
     if processes.is_first():
+        sampler = functools.partial(task_sampler, config)
         figures.draw(workdir / "figures", config, sampler, methods, report.record)
-    return report.publish(trained, details)
+    return report.publish({name: run.train for name, run in runs.items() if run.train}, details)
 
 
 def build_model(config: Config):
@@ -78,19 +79,33 @@ def task_sampler(config: Config, shots: int, queries: int | None = None, **optio
     return sinusoid(shots, queries or config.evaluate.queries, **ranges, **options)
 
 
-def trained_methods(config: Config, workdir: Path, keys: dict[str, jax.Array], mesh: Mesh | None):
-    """Train the meta-learned method, pretraining (not yet tuned) and the oracle."""
+def trained_learners(config: Config) -> dict[str, Learner]:
+    """The meta-learned method, pretraining (not yet tuned) and the oracle, as they are trained."""
     model, loss = build_model(config), mean_squared_error
-    first_order = config.train.method == "fomaml"
-    build = functools.partial(maml, model, loss, first_order=first_order, mesh=mesh)
-    draw = functools.partial(task_sampler, config, config.train.shots, config.train.queries)
-    learners = {
-        config.train.method: build(
-            inner_lr=config.train.inner_lr, num_steps=config.train.num_inner_steps
+    mesh = training_mesh(config.train.meta_batch)
+    return {
+        config.train.method: meta_learner(
+            config,
+            inner_lr=config.train.inner_lr,
+            num_steps=config.train.num_inner_steps,
+            mesh=mesh,
         ),
         "pretrain": pretrain(model, loss, inner_lr=0.0, mesh=mesh),
         "oracle": oracle(model, loss, mesh=mesh),
     }
+
+
+def meta_learner(config: Config, **options: Any) -> Learner:
+    """MAML, with second derivatives or without."""
+    first_order = config.train.method == "fomaml"
+    return maml(build_model(config), mean_squared_error, first_order=first_order, **options)
+
+
+def train_all(
+    config: Config, learners: dict[str, Learner], workdir: Path, keys: dict[str, jax.Array]
+) -> tuple[dict[str, Run], dict[str, Any]]:
+    """Train the learners, and the averaging baselines if the config asks for them; details."""
+    draw = functools.partial(task_sampler, config, config.train.shots, config.train.queries)
     # All are drawn up before the first is trained: a bad value shows at once.
     trainings = [
         Training(
@@ -105,16 +120,35 @@ def trained_methods(config: Config, workdir: Path, keys: dict[str, jax.Array], m
         for name, learner in learners.items()
     ]
     runs = {what.name: train(what, keys["train"], config.log, workdir) for what in trainings}
-    shots = config.evaluate.shots
-    test_learner = build(inner_lr=config.evaluate.inner_lr)
-    trained = {name: run.meta_params for name, run in runs.items()}
-    meta = config.train.method
-    methods = {
-        meta: Method(dict.fromkeys(shots, test_learner), trained[meta]),
-        "pretrain": Method({}, trained["pretrain"]),
-        "oracle": Method(dict.fromkeys(shots, learners["oracle"]), trained["oracle"], True),
-    }
-    return methods, {name: run.train for name, run in runs.items()}
+    if not config.averaging.enabled:
+        return runs, {}
+    sampler = functools.partial(task_sampler, config)
+    averaged, told = averaging.train_all(build_model(config), sampler, config, keys["averaging"])
+    return runs | {name: Run(params, {}) for name, params in averaged.items()}, {"averaging": told}
+
+
+def shapes(config: Config, learners: dict[str, Learner]) -> dict[str, Params]:
+    """The shapes of every method's parameters."""
+    inits = {name: learner.init for name, learner in learners.items()}
+    if config.averaging.enabled:
+        inits |= dict.fromkeys(averaging.PENALTIES, build_model(config).init)
+    # The oracle is told amplitude and phase.
+    inputs = {name: jnp.zeros((1, 3 if name == "oracle" else 1)) for name in inits}
+    key = jax.random.key(config.seed)
+    return {name: jax.eval_shape(init, key, inputs[name]) for name, init in inits.items()}
+
+
+def tested_methods(
+    config: Config, learners: dict[str, Learner], runs: dict[str, Run]
+) -> dict[str, Method]:
+    """Every method with what it was trained to."""
+    meta, shots = config.train.method, config.evaluate.shots
+    adapting = meta_learner(config, inner_lr=config.evaluate.inner_lr)
+    methods = {name: Method({}, run.meta_params) for name, run in runs.items()}
+    methods[meta] = Method(dict.fromkeys(shots, adapting), runs[meta].meta_params)
+    told = dict.fromkeys(shots, learners["oracle"])
+    methods["oracle"] = Method(told, runs["oracle"].meta_params, sees_task=True)
+    return methods
 
 
 def depends_on(config: Config) -> dict[str, Any]:

@@ -22,6 +22,9 @@ def base(name: str) -> Any:
     config.env.name = name  # of the environment, as the variant says
     config.env.horizon = Count(100)  # steps of an episode
 
+    config.weights = ConfigDict()
+    config.weights.test = ""  # the model.npz of a run, to be tested without training
+
     config.model = ConfigDict()
     config.model.hidden = Counts((100, 100))  # units of the policy's hidden layers
     config.model.init_std = Size(1.0)  # of actions, before training

@@ -12,6 +12,7 @@ import optax
 from configs import paper
 from experiments.few_shot import enough, figures, methods, words
 from experiments.few_shot.methods import Method, Tested, task_sampler
+from experiments.harness import model_file
 from experiments.harness.config import Config
 from experiments.harness.training import Run, Training, train
 from mamljax import checks, data, evaluate, photos, processes, recipes
@@ -55,7 +56,7 @@ def run(config: Config, workdir: Path) -> Record:
     trained = imported(setting) if config.weights.test else trained_run(setting, workdir)
     chosen_lr = tune(setting, trained.meta_params)
     if processes.is_first():
-        save_model(setting, trained, chosen_lr, report, workdir / "model.npz")
+        save_model(setting, trained, chosen_lr, report, workdir / model_file.FILE)
     test(setting, trained.meta_params, chosen_lr, report)
     if processes.is_first():
         figures.draw(workdir, setting, trained.meta_params, report.record)
@@ -214,35 +215,21 @@ def imported(setting: Setting) -> Run:
 
     See `mamljax.models.weights`.
     """
-    path = weights_file(setting.config, "test")
+    path = model_file.given(setting.config)
     example = jnp.zeros((1, *setting.image_shape))
     like = jax.eval_shape(setting.method.learner.init, setting.keys["train"], example)
-    training = description(path).get("about", {}).get("training", {})
-    told = {**training, "imported": str(path), "sha256": files.digest(path)}
-    return Run(weights.load(path, like), told)
+    training = model_file.about(path).get("training", {})
+    return Run(weights.load(path, like), model_file.imported(path, training))
 
 
 def trained_on(config: Config) -> Sequence[str]:
     """Return the training classes of weights that are tested; none where the file does not tell."""
-    return description(weights_file(config, "test")).get("about", {}).get("classes", ())
-
-
-def description(path: Path) -> dict[str, Any]:
-    """Return what a run wrote beside its weights; nothing for those of others."""
-    return (weights.description_of(path) if path.suffix == ".npz" else None) or {}
-
-
-def weights_file(config: Config, use: str) -> Path:
-    """The file that ``config.weights`` names for a use, ``test`` or ``start``."""
-    path = Path(config.weights[use])
-    if not path.is_file():
-        raise ArgumentError(f"config.weights.{use}: there is no file {path}.")
-    return path
+    return model_file.about(model_file.given(config)).get("classes", ())
 
 
 def started(config: Config, learner: Learner) -> Learner:
     """The learner, which begins from the config's weights wherever the file has them."""
-    arrays = weights.read(weights_file(config, "start"))
+    arrays = weights.read(model_file.given(config, "start"))
     if config.method != "pretrained" and any(name.startswith("body/") for name in arrays):
         # From a run of it: the network beside a classifier of all training classes.
         arrays |= {name.removeprefix("body/"): x for name, x in arrays.items()}
@@ -284,7 +271,7 @@ def depends_on(config: Config) -> dict[str, Any]:
     fields["data"] = {name: values["data"][name] for name in images}
     if config.weights.start:
         fields["weights"] = {
-            "start": files.digest(weights_file(config, "start")),
+            "start": files.digest(model_file.given(config, "start")),
             "only": config.weights.only,
         }
     return fields

@@ -16,8 +16,9 @@ import numpy as np
 import optax
 
 from configs import paper
+from experiments.harness import model_file
 from experiments.harness.config import Config
-from experiments.harness.training import Training, train
+from experiments.harness.training import Run, Training, train
 from experiments.meta_rl import figures
 from mamljax import checks, evaluate, models, processes, rl
 from mamljax.evaluate import Scores, summarise
@@ -97,7 +98,16 @@ def run(
     workdir.mkdir(parents=True, exist_ok=True)
     names: list[str] = ["train", "validate", "tune", "test", "figures"]
     keys = dict(zip(names, jax.random.split(jax.random.key(config.seed), 5), strict=True))
-    params, info = train_all(config, methods, workdir, keys)
+    if config.weights.test:
+        runs, more = model_file.load(model_file.given(config), shapes(methods, keys["train"]))
+    else:
+        runs, more = train_all(config, methods, workdir, keys), {}
+    model_file.save(workdir, runs, **{"command": report.record["command"], **more})
+    params = {
+        name: runs[name].meta_params if method.trained else initial(method, keys["train"])
+        for name, method in methods.items()
+    }
+    info = {name: dict(run.train) for name, run in runs.items()}
     inner_lr = tune(config, methods, params, keys["tune"])
     trained = Trained(config, methods, params, inner_lr, keys["figures"])
     scores = test(trained, keys["test"], report)
@@ -109,7 +119,7 @@ def run(
         "gain": gains(scores),
         "oracle_gap_closed": gap_closed(scores),
         "broken_episodes_in_training": {
-            name: round(told.pop(BROKEN) or 0) for name, told in info.items()
+            name: round(told.pop(BROKEN, None) or 0) for name, told in info.items()
         },
         "broken_episodes_at_test": broken(config, methods, scores),
     }
@@ -169,16 +179,28 @@ def build(config: Config, env: rl.Env, name: str) -> Method:
     )
 
 
+def initial(method: Method, key: jax.Array) -> Params:
+    """The policy's parameters before training."""
+    return jax.jit(method.policy.init)(key, jnp.zeros((1, method.env.observation_size)))
+
+
+def shapes(methods: Mapping[str, Method], key: jax.Array) -> dict[str, Params]:
+    """The shapes of the parameters of every method that is trained."""
+    return {
+        name: jax.eval_shape(functools.partial(initial, method), key)
+        for name, method in methods.items()
+        if method.trained
+    }
+
+
 def train_all(
     config: Config, methods: Mapping[str, Method], workdir: Path, keys: Mapping[str, jax.Array]
-) -> tuple[dict[str, Params], dict[str, Any]]:
-    """Train every method that is to be trained; parameters, and the ``train`` entry, by method."""
-    params, info = {}, {}
+) -> dict[str, Run]:
+    """Train every method that is to be trained."""
+    runs = {}
     mesh = training_mesh(config.train.meta_batch)
     for name, method in methods.items():
-        example = jnp.zeros((1, method.env.observation_size))
         if not method.trained:
-            params[name] = jax.jit(method.policy.init)(keys["train"], example)
             continue
         learner = method.learner()
         tx = outer_optimizer(config)
@@ -201,7 +223,7 @@ def train_all(
             ),
             patience=config.validate.patience,
             step_fn=step_of(config, learner, tx),
-            example=example,
+            example=jnp.zeros((1, method.env.observation_size)),
             task_chunk=config.train.rollout_chunk or None,
             mesh=mesh,
             shown=figures.RETURNS[0 if method.adapts else 1 :],
@@ -210,10 +232,10 @@ def train_all(
         found = train(training, keys["train"], config.log, workdir)
         rollouts = 1 + (config.train.num_inner_steps if method.adapts else 0)
         steps = rollouts * config.train.meta_batch * config.train.episodes * config.env.horizon
-        params[name], info[name] = found.meta_params, found.train
         rate = found.train["iterations_per_second"]
-        info[name]["env_steps_per_second"] = rate and steps * rate
-    return params, info
+        told = {**found.train, "env_steps_per_second": rate and steps * rate}
+        runs[name] = found._replace(train=told)
+    return runs
 
 
 def outer_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:

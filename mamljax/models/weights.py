@@ -1,6 +1,7 @@
 """Parameters as plain named arrays: to a file, and from networks that others have trained."""
 
 import json
+import os
 import re
 import zipfile
 import zlib
@@ -119,7 +120,10 @@ def _from_published(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save(path: Path, params: Params, description: Mapping[str, Any] | None = None) -> None:
-    """Write parameters as ``.npz``, see `to_arrays`; nothing is written if they are refused.
+    """Write parameters as ``.npz``, see `to_arrays`.
+
+    The file is replaced in one piece: if parameters are refused, or the disk is full, the old one
+    stays.
 
     Args:
       path: of the file.
@@ -133,13 +137,19 @@ def save(path: Path, params: Params, description: Mapping[str, Any] | None = Non
     if path.suffix != ".npz":
         raise ArgumentError(f"weights are saved as .npz files; got {path}: name it so.")
     arrays = to_arrays(params)
-    # Not by np.savez, whose own arguments would be taken for parameters of the same name.
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)
-        if description is not None:
-            archive.writestr(_DESCRIPTION, json.dumps(description, indent=1))
+    staging = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    try:
+        # Not by np.savez, whose own arguments would be taken for parameters of the same name.
+        with zipfile.ZipFile(staging, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, array, allow_pickle=False)
+            if description is not None:
+                entry = zipfile.ZipInfo(_DESCRIPTION)  # without the time: equal runs, equal files
+                archive.writestr(entry, json.dumps(description, indent=1))
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)
 
 
 def description_of(path: Path) -> dict[str, Any] | None:

@@ -103,11 +103,11 @@ def test_status_tells_of_every_row(capsys, monkeypatch):
 
 def test_verification_fails_where_a_number_does_not_hold(monkeypatch, capsys):
     row = ROWS[0]
-    monkeypatch.setattr(work, "verify", lambda *_: work.Verified(row, 0.9, 0.9))
+    monkeypatch.setattr(work, "verify", lambda *_: work.Verified(row, 0.9, 0.0, 0.9))
     with pytest.raises(SystemExit) as ended:
         reproduce.main(["--verify", "--only=sinusoid/maml"])
     assert ended.value.code == 0
-    monkeypatch.setattr(work, "verify", lambda *_: work.Verified(row, 0.9, 0.8))
+    monkeypatch.setattr(work, "verify", lambda *_: work.Verified(row, 0.9, 0.0, 0.8))
     with pytest.raises(SystemExit) as ended:
         reproduce.main(["--verify", "--only=sinusoid/maml"])
     assert ended.value.code == 1

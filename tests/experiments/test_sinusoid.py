@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mamljax.running import files
+
 ROOT = Path(__file__).parents[2]
 TINY = (
     "--config.train.num_iterations=3000",
@@ -103,6 +105,17 @@ def test_killed_runs_finish_with_the_results_of_an_undisturbed_one(undisturbed, 
     assert ours == theirs
 
 
+def test_weights_are_tested_without_training(undisturbed, tmp_path):
+    workdir, _, report = undisturbed
+    weights = workdir / "model.npz"
+    _, again = finish(tmp_path, *TINY, f"--config.weights.test={weights}")
+    assert again["results"] == report["results"]
+    assert again["details"] == report["details"]
+    imported = {"imported": str(weights), "sha256": files.digest(weights)}
+    assert again["train"] == {n: told | imported for n, told in report["train"].items()}
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_resuming_with_another_config_is_refused_in_one_line(undisturbed):
     changed = command(undisturbed[0], *TINY, "--config.train.inner_lr=0.02")
     done = subprocess.run(changed, cwd=ROOT, capture_output=True, text=True)
@@ -128,6 +141,11 @@ def test_table2_adds_the_averaging_baselines(tmp_path):
     for chosen in report["details"]["averaging"].values():
         assert chosen["max_error"] >= chosen["mean_error"] > 0
     assert set(report["details"]["averaging"]["multitask_l2"]["sweep"]) == {"0.0001", "0.001"}
+    weights = f"--config.weights.test={tmp_path / 'model.npz'}"
+    _, again = finish(tmp_path / "again", *options, weights, variant=":table2")
+    assert again["results"] == report["results"]
+    assert again["details"] == report["details"]
+    assert again["train"]["multitask"].keys() == {"imported", "sha256"}
 
 
 @pytest.mark.slow

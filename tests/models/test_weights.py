@@ -1,4 +1,6 @@
+import errno
 import sys
+import time
 from typing import Any, NamedTuple
 
 import jax
@@ -169,6 +171,30 @@ def test_what_no_file_can_hold_is_refused_at_saving(path, params, message, tmp_p
     with pytest.raises(ValueError, match=message):
         weights.save(tmp_path / path, params)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_the_file_that_was_there(params, tmp_path, monkeypatch):
+    path = tmp_path / "w.npz"
+    weights.save(path, params)
+    write = np.lib.format.write_array
+
+    def until_full(file, array, **options):
+        if array.ndim > 1:  # a bias fits, a kernel does not
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(file, array, **options)
+
+    monkeypatch.setattr(np.lib.format, "write_array", until_full)
+    with pytest.raises(OSError, match="No space left"):
+        weights.save(path, jax.tree.map(jnp.zeros_like, params))
+    assert list(tmp_path.iterdir()) == [path]
+    jax.tree.map(np.testing.assert_array_equal, weights.load(path, params), params)
+
+
+def test_equal_parameters_make_equal_files(params, tmp_path, monkeypatch):
+    weights.save(tmp_path / "first.npz", params, {"about": 1})
+    monkeypatch.setattr(time, "localtime", lambda *_: time.gmtime(2_000_000_000))
+    weights.save(tmp_path / "second.npz", params, {"about": 1})
+    assert (tmp_path / "first.npz").read_bytes() == (tmp_path / "second.npz").read_bytes()
 
 
 # ---------------------------------------------------------------------------------------------

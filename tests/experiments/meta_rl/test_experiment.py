@@ -18,7 +18,7 @@ from experiments.meta_rl import experiment
 from mamljax import rl
 from mamljax.checks import ArgumentError
 from mamljax.evaluate import summarise
-from mamljax.running import metrics
+from mamljax.running import files, metrics
 
 
 def small(config, methods):
@@ -74,6 +74,33 @@ def test_the_report_has_every_method_beside_the_paper(finished):
     # 3 tasks, 3 episodes before adaptation and after each of the steps.
     told = {"maml": "0 of 27", "random": "0 of 27", "oracle": "0 of 9"}
     assert report["details"]["broken_episodes_at_test"] == told
+
+
+def test_weights_are_tested_without_training(finished, tmp_path):
+    workdir, report = finished
+    config = small(navigation_config.get_config(), "maml,random,oracle")
+    config.weights.test = str(workdir / "model.npz")
+    again = navigation.run(config, tmp_path)
+    assert again["results"] == report["results"]
+    assert again["details"] == report["details"]
+    imported = {
+        "imported": config.weights.test,
+        "sha256": files.digest(workdir / "model.npz"),
+    }
+    assert again["train"] == {n: told | imported for n, told in report["train"].items()}
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_weights_that_lack_a_method_are_refused(finished, tmp_path):
+    config = small(navigation_config.get_config(), "maml,context")
+    config.weights.test = str(finished[0] / "model.npz")
+    with pytest.raises(ArgumentError, match=r"context/context: expected \(5,\), got nothing"):
+        navigation.run(config, tmp_path)
+    config.weights.test = "nowhere.npz"
+    with pytest.raises(
+        ArgumentError, match=r"config\.weights\.test: there is no file nowhere\.npz"
+    ):
+        navigation.run(config, tmp_path)
 
 
 @pytest.mark.parametrize(

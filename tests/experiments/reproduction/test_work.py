@@ -123,7 +123,7 @@ def test_a_row_that_tests_the_network_of_another_publishes_no_copy_of_it(places)
 @pytest.mark.parametrize(("again", "holds"), [(0.9212, True), (0.95, False)])
 def test_published_weights_are_tested_again(places, program, again, holds, monkeypatch):
     def record(mean):
-        row = {"method": "maml", "setting": "", "mean": [0.2, mean]}
+        row = {"method": "maml", "setting": "", "mean": [0.2, mean], "ci95": [0.1, 0.01]}
         return {"experiment": "", "results": [row], "train": {}}
 
     files_of = places.weights(ROW)
@@ -141,4 +141,10 @@ def test_published_weights_are_tested_again(places, program, again, holds, monke
 
     monkeypatch.setattr(work, "words", words)
     found = work.verify(ROW, places, print)
-    assert (found.published, found.again, found.holds) == (0.921, again, holds)
+    assert (found.published, found.half, found.again) == (0.921, 0.01, again)
+    assert found.holds is holds
+
+
+def test_a_return_holds_within_a_tenth_of_its_interval():
+    assert work.Verified(ROW, 310.0, 20.0, 308.1).holds
+    assert not work.Verified(ROW, 310.0, 20.0, 307.9).holds
