@@ -184,8 +184,6 @@ def with_protocol(config: Any, variant: Variant) -> Any:
         config.train.remat = True  # a recurrent state for every parameter, in every step
     if variant.option == "pretrained":
         config.train.meta_batch = 2  # minibatches: one for each of two cores
-    if variant.option == "mann":  # its products are small: eight tasks together take half the time
-        config.train.task_chunk = 8
     if variant.option == "memory":  # 16 streams of six examples of each class
         config.train.queries = max(6 - variant.shots, 1)
         config.train.meta_batch = 16

@@ -13,6 +13,10 @@ from mamljax.checks import ArgumentError
 from mamljax.losses import cross_entropy, one_hot
 from mamljax.types import Array, Learner, LossFn, Model, exportable
 
+TASKS_AT_A_TIME = 8
+"""On CPU. By its size one task would be taken (see `backprop`), as of networks that each task
+adapts a copy of; here all tasks share the weights, and products of several are faster."""
+
 
 @exportable
 class MemoryState(NamedTuple):
@@ -124,7 +128,7 @@ def mann(
       slots, width, reads: slots of the memory, their length, heads that read and write.
       decay: of the usage, from 0 to 1.
       loss_fn: of the logits and the queries' labels.
-      options: ``task_chunk`` and ``mesh``, see `backprop`.
+      options: ``task_chunk`` (None is `TASKS_AT_A_TIME` on CPU) and ``mesh``, see `backprop`.
 
     Raises:
       ArgumentError: for a size below 1, more read heads than slots, or a decay outside 0 to 1.
@@ -136,6 +140,8 @@ def mann(
         raise ArgumentError(f"reads={reads} heads need a slot each to write to, but slots={slots}.")
     checks.fraction("decay", decay)
     cell = MemoryCell(ways, hidden, slots, width, reads, decay)
+    if options.get("task_chunk") is None and jax.default_backend() == "cpu":
+        options["task_chunk"] = TASKS_AT_A_TIME
 
     def init(key, inputs):
         start, unknown = cell.start(inputs.dtype), jnp.zeros(ways, inputs.dtype)
