@@ -15,9 +15,9 @@ LOG_RANGE = 10.0
 
 
 class Memory(NamedTuple):
-    """The state of every coordinate: ``P`` of them adapt.
+    """The state of every coordinate: ``P`` of them adapt. Side by side they are read fastest.
 
-    hidden, cell: of the first layer, ``[P, units]``.
+    hidden, cell: of the first layer, ``[units, P]``.
     forget, rate: the gates of the step before, ``[P]``.
     """
 
@@ -63,14 +63,14 @@ def meta_lstm(units: int = 20) -> InnerRule:
 
     def start(adapting):
         flat, _ = ravel_pytree(adapting)
-        zeros = jnp.zeros((flat.size, units), flat.dtype)
+        zeros = jnp.zeros((units, flat.size), flat.dtype)
         return Memory(zeros, zeros, jnp.zeros_like(flat), jnp.zeros_like(flat))
 
     def update(own, seen, state):
         gradients, unravel = ravel_pytree(seen.gradients)
         params, _ = ravel_pytree(seen.params)
         loss = jnp.broadcast_to(seen.loss.astype(gradients.dtype), gradients.shape)
-        read = jnp.concatenate([logarithm_and_sign(loss), logarithm_and_sign(gradients)], axis=1)
+        read = jnp.concatenate([logarithm_and_sign(loss), logarithm_and_sign(gradients)])
         hidden, cell = _lstm(own["layer"], read, state.hidden, state.cell)
         forget = _gate(own["forget"], hidden, params, state.forget)
         rate = _gate(own["rate"], hidden, params, state.rate)
@@ -82,27 +82,26 @@ def meta_lstm(units: int = 20) -> InnerRule:
 
 
 def logarithm_and_sign(x: Array) -> Array:
-    """Numbers of any size as two of about size 1, ``[P] -> [P, 2]``.
+    """Numbers of any size as two of about size 1, ``[P] -> [2, P]``.
 
     With p = `LOG_RANGE`: ``(log|x| / p, sign x)`` where ``|x| >= exp(-p)``, else ``(-1, exp(p) x)``
     (Andrychowicz et al. 2016, appendix A).
     """
     # The floor comes before the logarithm, whose derivative at 0 would be infinite.
     logarithm = jnp.log(jnp.maximum(jnp.abs(x), jnp.exp(-LOG_RANGE))) / LOG_RANGE
-    return jnp.stack([logarithm, jnp.clip(jnp.exp(LOG_RANGE) * x, -1, 1)], axis=1)
+    return jnp.stack([logarithm, jnp.clip(jnp.exp(LOG_RANGE) * x, -1, 1)])
 
 
 def _lstm(own, read, hidden, cell):
-    """One step of an ordinary LSTM: ``[P, D], [P, units], [P, units] -> (hidden, cell)``."""
-    outputs = jnp.concatenate([read, hidden], axis=1) @ own["kernel"]
-    outputs = outputs + jnp.broadcast_to(own["bias"], outputs.shape)
-    write, keep, show, candidate = jnp.split(outputs, 4, axis=1)
+    """One step of an ordinary LSTM: ``[D, P], [units, P], [units, P] -> (hidden, cell)``."""
+    outputs = own["kernel"].T @ jnp.concatenate([read, hidden]) + own["bias"][:, None]
+    write, keep, show, candidate = jnp.split(outputs, 4)
     cell = jax.nn.sigmoid(keep) * cell + jax.nn.sigmoid(write) * jnp.tanh(candidate)
     return jax.nn.sigmoid(show) * jnp.tanh(cell), cell
 
 
 def _gate(own, hidden, params, before):
-    """A gate of every coordinate: ``[P, units], [P], [P] -> [P]``."""
-    kernel, units = own["kernel"], hidden.shape[1]
-    linear = hidden @ kernel[:units] + kernel[units] * params + kernel[units + 1] * before
+    """A gate of every coordinate: ``[units, P], [P], [P] -> [P]``."""
+    kernel, units = own["kernel"], hidden.shape[0]
+    linear = kernel[:units] @ hidden + kernel[units] * params + kernel[units + 1] * before
     return jax.nn.sigmoid(linear + own["bias"])

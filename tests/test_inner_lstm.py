@@ -95,7 +95,7 @@ def test_one_step_is_that_of_numpy():
 def test_sizes_are_read_by_their_logarithm_and_nothing_is_infinite_at_zero():
     x = jnp.array([1.0, -np.exp(-5.0), np.exp(-10.0), -np.exp(-11.0), 0.0])
     expected = [[0, 1], [-0.5, -1], [-1, 1], [-1, -np.exp(-1)], [-1, 0]]
-    np.testing.assert_allclose(logarithm_and_sign(x), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(logarithm_and_sign(x).T, expected, rtol=1e-5, atol=1e-6)
     slopes = jax.vmap(jax.jacobian(logarithm_and_sign))(x[:, None])
     assert np.isfinite(slopes).all()
 
