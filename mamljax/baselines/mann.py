@@ -67,7 +67,7 @@ class MemoryCell(nn.Module):
 
         Most of the work, and it depends on no state: one product serves a whole sequence.
         """
-        examples = jnp.concatenate([inputs.reshape(len(inputs), -1), labels], axis=1)
+        examples = jnp.concatenate([inputs.reshape(inputs.shape[0], -1), labels], axis=1)
         return self.of_example(examples)
 
     def step(self, state: MemoryState, seen: Array):
@@ -163,7 +163,7 @@ def mann(
     def apply(params, inputs, *, key=None, step=0):
         del key, step  # nothing stochastic
         weights = {"params": params.meta_params}
-        unknown = jnp.zeros((len(inputs), ways), inputs.dtype)
+        unknown = jnp.zeros((inputs.shape[0], ways), inputs.dtype)
         seen = cell.apply(weights, inputs, unknown, method="seen")
         answer = lambda query: cell.apply(weights, params.memory, query, method="step")[1]  # noqa: E731
         return jax.vmap(answer)(seen)
