@@ -165,7 +165,10 @@ def mann(
         weights = {"params": params.meta_params}
         unknown = jnp.zeros((inputs.shape[0], ways), inputs.dtype)
         seen = cell.apply(weights, inputs, unknown, method="seen")
-        answer = lambda query: cell.apply(weights, params.memory, query, method="step")[1]  # noqa: E731
+
+        def answer(query):
+            return cell.apply(weights, params.memory, query, method="step")[1]
+
         return jax.vmap(answer)(seen)
 
     return amortised(Model(init, apply), encode, loss_fn, **options)
