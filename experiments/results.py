@@ -16,8 +16,9 @@ from typing import Any
 from configs import paper
 from experiments.reproduction import standing
 from experiments.reproduction.places import Places
+from mamljax import files
 from mamljax.checks import ArgumentError
-from mamljax.running import files, report
+from mamljax.running import report
 from mamljax.running.report import Record, Table
 
 ROOT = Path(__file__).parents[1]

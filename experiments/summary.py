@@ -12,8 +12,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mamljax import files
 from mamljax.checks import ArgumentError
-from mamljax.running import files, plots, report
+from mamljax.running import plots, report
 from mamljax.running.report import Record, Table
 
 

@@ -14,7 +14,7 @@ PACKAGE = Path(mamljax.__file__).parent
 # From the bottom up. A module imports from lines above its own, never from its own line or below;
 # the modules of one package may import each other.
 LAYERS = [
-    {"version", "types", "checks"},
+    {"version", "types", "checks", "files"},
     {"processes"},
     {"sharding"},
     {"partition", "inner_optim", "losses", "models", "tasks"},

@@ -83,7 +83,8 @@ def test_a_light_installation_trains_on_own_data():
     snippet += "exec(re.search(r'own_data -->\\n```python\\n(.*?)```', README, re.DOTALL)[1])\n"
     more = """
 from mamljax import evaluate, rl
-from mamljax.running import checkpoint, files, metrics, provenance, report
+from mamljax import files
+from mamljax.running import checkpoint, metrics, provenance, report
 saved = checkpoint.Checkpoints("/nowhere")
 print(evaluate(learner, state.meta_params, sampler, jax.random.key(3), num_tasks=4).num_tasks)
 """

@@ -24,9 +24,8 @@ from experiments.benchmark.measure import Contestant, Options, Suite, matmul_gfl
 from experiments.harness.config import Config
 from experiments.harness.main import set_up_cpu
 from experiments.meta_rl import experiment
-from mamljax import init_state, models, rl
+from mamljax import files, init_state, models, rl
 from mamljax.rl.sampler import experience
-from mamljax.running import files
 from mamljax.running.provenance import provenance
 from mamljax.sharding import largest_task_mesh, over_tasks
 from mamljax.tasks import sample_tasks

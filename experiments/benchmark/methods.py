@@ -26,6 +26,7 @@ from mamljax import (
     baselines,
     data,
     evaluate,
+    files,
     fit,
     losses,
     models,
@@ -34,7 +35,6 @@ from mamljax import (
 )
 from mamljax.evaluate import Scores
 from mamljax.meta import annealed_step, init_state, meta_step
-from mamljax.running import files
 from mamljax.running.progress import progress
 from mamljax.running.provenance import provenance
 from mamljax.sharding import largest_task_mesh

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.benchmark.measure import matmul_gflops
-from mamljax.running import files
+from mamljax import files
 from mamljax.running.progress import progress
 from mamljax.running.provenance import provenance
 

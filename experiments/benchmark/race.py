@@ -19,7 +19,8 @@ from rich.console import Console
 from experiments.benchmark.measure import Options, Suite, matmul_gflops, measure, require_same
 from experiments.benchmark.steps import SUITES
 from experiments.harness.main import set_up_cpu
-from mamljax.running import files, plots, report
+from mamljax import files
+from mamljax.running import plots, report
 from mamljax.running.provenance import provenance
 
 

@@ -16,7 +16,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from experiments.benchmark.measure import Options
-from mamljax.running import files, plots, report
+from mamljax import files
+from mamljax.running import plots, report
 from mamljax.running.progress import progress
 from mamljax.running.provenance import provenance
 

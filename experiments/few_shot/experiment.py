@@ -15,13 +15,12 @@ from experiments.few_shot.methods import Method, Tested, task_sampler
 from experiments.harness import model_file
 from experiments.harness.config import Config
 from experiments.harness.training import Run, Training, train
-from mamljax import checks, data, evaluate, photos, processes, recipes
+from mamljax import checks, data, evaluate, files, photos, processes, recipes
 from mamljax.checks import ArgumentError
 from mamljax.data import ImageSet
 from mamljax.evaluate import Scores
 from mamljax.losses import accuracy
 from mamljax.models import weights
-from mamljax.running import files
 from mamljax.running.progress import progress
 from mamljax.running.report import Record, Report
 from mamljax.sharding import largest_task_mesh, training_mesh

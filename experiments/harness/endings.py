@@ -14,8 +14,7 @@ from typing import NoReturn
 from flax.traverse_util import flatten_dict
 
 from experiments.harness.config import Config
-from mamljax import processes
-from mamljax.running import files
+from mamljax import files, processes
 from mamljax.running.checkpoint import Checkpoints
 from mamljax.train import Call, Hook
 

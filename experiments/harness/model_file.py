@@ -10,10 +10,9 @@ from typing import Any
 
 from experiments.harness.config import Config
 from experiments.harness.training import Run
-from mamljax import processes
+from mamljax import files, processes
 from mamljax.checks import ArgumentError
 from mamljax.models import weights
-from mamljax.running import files
 from mamljax.types import Params
 
 FILE = "model.npz"

@@ -10,7 +10,8 @@ import numpy as np
 
 from configs.paper import Row
 from experiments.reproduction.places import Places
-from mamljax.running import files, report
+from mamljax import files
+from mamljax.running import report
 from mamljax.running.report import Record, Table
 
 LOWER_IS_BETTER = ("mse",)

@@ -17,7 +17,8 @@ from configs.paper import Row
 from experiments.harness import endings, model_file
 from experiments.reproduction.places import ROOT, Places, words
 from experiments.reproduction.standing import seconds_trained
-from mamljax.running import files, report
+from mamljax import files
+from mamljax.running import report
 
 LOG = "log.txt"
 """File in a work directory that has what training says."""
@@ -121,13 +122,14 @@ def pack(row: Row, seed: int, places: Places) -> Path | None:
     if seconds_trained(workdir) < WORTH_KEEPING_SECONDS:
         return None
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = target.with_suffix(".writing")
-    with zipfile.ZipFile(staging, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
+    with (
+        files.staged(target) as staging,
+        zipfile.ZipFile(staging, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed,
+    ):
         for path in sorted(workdir.rglob("*")):
             kept = path.relative_to(workdir)
             if path.is_file() and (kept.parts[0] == "checkpoints" or kept.name == "metrics.jsonl"):
                 packed.write(path, kept)
-    staging.replace(target)
     return target
 
 

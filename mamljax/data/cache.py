@@ -17,7 +17,7 @@ from mamljax.checks import ArgumentError
 from mamljax.data.files import DataError, File, fingerprint
 from mamljax.data.images import WRONG_SIZE
 from mamljax.data.sources import ImageClass, Source
-from mamljax.running.files import sealed, unsealed, write_json
+from mamljax.files import sealed, unsealed, write_json
 from mamljax.running.progress import progress
 from mamljax.tasks.stored import Stored
 

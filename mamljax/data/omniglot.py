@@ -2,7 +2,6 @@
 
 import hashlib
 import http.client
-import os
 import urllib.request
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -13,6 +12,7 @@ from mamljax.data.files import DataError, File, in_folder, in_zip
 from mamljax.data.images import Pixels, is_image
 from mamljax.data.sources import ImageClass, Source, check_complete, from_files
 from mamljax.data.splits import OMNIGLOT
+from mamljax.files import staged
 
 URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 MD5 = {
@@ -67,33 +67,27 @@ def download(folder: Path, url: str = URL, md5: Mapping[str, str] = MD5) -> None
             continue
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            found = _fetch(f"{url}/{archive}", folder / archive, expected)
+            _fetch(f"{url}/{archive}", folder / archive, expected)
         except (OSError, http.client.HTTPException) as error:
             raise DataError(
                 f"{url}/{archive} could not be fetched into {folder} ({error}): try again, or put "
                 f"{archive} there yourself."
             ) from error
+
+
+def _fetch(url: str, target: Path, expected: str) -> None:
+    """Write what is at `url` to `target` if its MD5 is the expected one."""
+    with (
+        staged(target) as staging,
+        urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response,
+        staging.open("wb") as file,
+    ):
+        found = _copy(response, file)
         if found != expected:
             raise DataError(
-                f"{url}/{archive} is not the file that was published (MD5 {found}; expected "
-                f"{expected}): try again, or put {archive} into {folder} yourself."
+                f"{url} is not the file that was published (MD5 {found}; expected {expected}): "
+                f"try again, or put {target.name} into {target.parent} yourself."
             )
-
-
-def _fetch(url: str, target: Path, expected: str) -> str:
-    """Write what is at `url` to `target` if its MD5 is the expected one, and return its MD5."""
-    staging = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with (
-            urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response,
-            staging.open("wb") as file,
-        ):
-            found = _copy(response, file)
-        if found == expected:
-            staging.replace(target)
-        return found
-    finally:
-        staging.unlink(missing_ok=True)
 
 
 def _copy(response: BinaryIO, file: BinaryIO) -> str:

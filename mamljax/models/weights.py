@@ -1,7 +1,6 @@
 """Parameters as plain named arrays: to a file, and from networks that others have trained."""
 
 import json
-import os
 import re
 import zipfile
 import zlib
@@ -13,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mamljax import files
 from mamljax.checks import ArgumentError
 from mamljax.types import Params
 
@@ -137,19 +137,14 @@ def save(path: Path, params: Params, description: Mapping[str, Any] | None = Non
     if path.suffix != ".npz":
         raise ArgumentError(f"weights are saved as .npz files; got {path}: name it so.")
     arrays = to_arrays(params)
-    staging = path.with_name(f".{path.name}.{os.getpid()}.writing")
-    try:
-        # Not by np.savez, whose own arguments would be taken for parameters of the same name.
-        with zipfile.ZipFile(staging, "w") as archive:
-            for name, array in arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                    np.lib.format.write_array(file, array, allow_pickle=False)
-            if description is not None:
-                entry = zipfile.ZipInfo(_DESCRIPTION)  # without the time: equal runs, equal files
-                archive.writestr(entry, json.dumps(description, indent=1))
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)
+    # Not by np.savez, whose own arguments would be taken for parameters of the same name.
+    with files.staged(path) as staging, zipfile.ZipFile(staging, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+        if description is not None:
+            entry = zipfile.ZipInfo(_DESCRIPTION)  # without the time: equal runs, equal files
+            archive.writestr(entry, json.dumps(description, indent=1))
 
 
 def description_of(path: Path) -> dict[str, Any] | None:

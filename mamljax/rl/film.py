@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mamljax import checks
+from mamljax import checks, files
 from mamljax.checks import ArgumentError
 from mamljax.rl.env import EnvState
 from mamljax.types import Array
@@ -127,16 +127,11 @@ def _draw(
         moving.append((steps, trails, dots))
     figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.stem}.writing{path.suffix}")
-    try:
-        with writer.saving(figure, str(staging), dpi=80):
-            for time in range(max(len(steps) for steps, _, _ in moving)):
-                for steps, trails, dots in moving:
-                    past = steps[: time + 1]
-                    for trail, line in zip(trails, past.swapaxes(0, 1), strict=True):
-                        trail.set_data(*line.T)
-                    dots.set_data(*past[-1].T)
-                writer.grab_frame()
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)
+    with files.staged(path) as staging, writer.saving(figure, str(staging), dpi=80):
+        for time in range(max(len(steps) for steps, _, _ in moving)):
+            for steps, trails, dots in moving:
+                past = steps[: time + 1]
+                for trail, line in zip(trails, past.swapaxes(0, 1), strict=True):
+                    trail.set_data(*line.T)
+                dots.set_data(*past[-1].T)
+            writer.grab_frame()

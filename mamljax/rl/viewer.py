@@ -8,10 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from mamljax import checks
+from mamljax import checks, files
 from mamljax.checks import ArgumentError
 from mamljax.rl.env import EnvState
-from mamljax.running import files
 
 PAGE = """<!doctype html>
 <html lang="en">

@@ -20,9 +20,8 @@ import jax
 import numpy as np
 from flax.traverse_util import empty_node, flatten_dict
 
-from mamljax import checks, processes
+from mamljax import checks, files, processes
 from mamljax.checks import ArgumentError
-from mamljax.running import files
 from mamljax.train import Call, Hook
 from mamljax.types import TrainState
 

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mamljax import checks, processes
+from mamljax import checks, files, processes
 from mamljax.evaluate import Scores
-from mamljax.running import files
 from mamljax.train import Call, Hook
 from mamljax.types import Params
 

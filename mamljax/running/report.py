@@ -18,10 +18,9 @@ from flax.traverse_util import flatten_dict
 from rich.console import Console
 from rich.text import Text
 
-from mamljax import processes
+from mamljax import files, processes
 from mamljax.checks import ArgumentError
 from mamljax.evaluate import Scores, summarise
-from mamljax.running import files
 from mamljax.running.provenance import provenance
 
 SHOWN_STEPS = (0, 1, 5, 10)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mamljax.running import files
+from mamljax import files
 
 ROOT = Path(__file__).parents[2]
 TINY = (

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from experiments import summary
+from mamljax import files
 from mamljax.checks import ArgumentError
 from mamljax.evaluate import summarise
-from mamljax.running import files, plots
+from mamljax.running import plots
 from mamljax.running import report as reports
 
 

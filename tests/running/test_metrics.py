@@ -8,8 +8,9 @@ import struct
 import numpy as np
 import pytest
 
+from mamljax import files
 from mamljax.evaluate import summarise
-from mamljax.running import files, metrics
+from mamljax.running import metrics
 from mamljax.running.metrics import MetricLogger, evaluation_hook
 from mamljax.train import Call
 from mamljax.types import Metrics, TrainState

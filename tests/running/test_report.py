@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from mamljax import files
 from mamljax.evaluate import summarise
-from mamljax.running import files, report
+from mamljax.running import report
 
 VALUES = np.array([[4.0, 2.0, 1.0], [2.0, 1.0, 0.5]])
 

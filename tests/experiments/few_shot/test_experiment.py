@@ -14,11 +14,10 @@ from PIL import Image
 from configs import cifar_fs, miniimagenet, omniglot, tieredimagenet
 from configs.base import few_shot
 from experiments.few_shot import experiment, methods
-from mamljax import Batch, data, models, recipes
+from mamljax import Batch, data, files, models, recipes
 from mamljax.checks import ArgumentError
 from mamljax.data import DataError
 from mamljax.models import weights
-from mamljax.running import files
 from mamljax.train import NonFiniteError
 
 SIDE = 12

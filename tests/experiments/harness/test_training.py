@@ -8,10 +8,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments.harness import endings, training
-from mamljax import losses, maml, meta_step, models, tasks
+from mamljax import files, losses, maml, meta_step, models, tasks
 from mamljax.checks import ArgumentError
 from mamljax.evaluate import Scores
-from mamljax.running import files
 
 LOG = ConfigDict({"every": 5, "checkpoint_every": 10})
 

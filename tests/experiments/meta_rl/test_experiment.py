@@ -15,10 +15,10 @@ from configs import navigation as navigation_config
 from experiments import locomotion, navigation
 from experiments.benchmark import meta_rl
 from experiments.meta_rl import experiment
-from mamljax import rl
+from mamljax import files, rl
 from mamljax.checks import ArgumentError
 from mamljax.evaluate import summarise
-from mamljax.running import files, metrics
+from mamljax.running import metrics
 
 
 def small(config, methods):

@@ -8,7 +8,7 @@ import pytest
 from configs.paper import ROWS, Row
 from experiments.reproduction import standing
 from experiments.reproduction.places import ROOT, Places, words
-from mamljax.running import files
+from mamljax import files
 
 ROW = Row(
     "omniglot/5way1shot_dense", "omniglot:5way1shot_dense", "table 1", 0.2, (0, 1), "omniglot"

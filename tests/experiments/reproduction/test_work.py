@@ -10,7 +10,7 @@ import pytest
 from configs.paper import Row
 from experiments.reproduction import standing, work
 from experiments.reproduction.places import Places
-from mamljax.running import files
+from mamljax import files
 
 ROW = Row("omniglot/tiny", "omniglot:5way1shot", "table 1", 0.1)
 

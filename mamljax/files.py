@@ -18,15 +18,29 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a full disk, a used-up quota, a file that may not grow."""
 
 
+@contextlib.contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """A hidden file of the same suffix beside `path`, to be written, that replaces it in the end.
+
+    On any error inside the block it is removed, and the old file stays.
+    """
+    staging = path.with_name(f".{path.stem}.{os.getpid()}.writing{path.suffix}")
+    try:
+        yield staging
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text` in one atomic rename; on any error the old file stays."""
-    with _staged(path) as staging:
+    with staged(path) as staging:
         staging.write_text(text, encoding="utf-8")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Replace `path` by named arrays as ``.npz``, likewise."""
-    with _staged(path) as staging, staging.open("wb") as file:
+    with staged(path) as staging, staging.open("wb") as file:
         named: dict[str, Any] = dict(arrays)
         np.savez_compressed(file, **named)
 
@@ -51,16 +65,6 @@ def ask_for_room(folder: Path, size: int) -> None:
             raise
     finally:
         taken.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _staged(path: Path) -> Iterator[Path]:
-    staging = path.with_name(f".{path.name}.{os.getpid()}.writing")
-    try:
-        yield staging
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
