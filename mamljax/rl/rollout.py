@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from mamljax import checks
 from mamljax.checks import ArgumentError
 from mamljax.rl.env import Env, EnvState, checked
+from mamljax.rl.lanes import on_lanes
 from mamljax.types import ApplyFn, Array, Params, PyTree, Recurrent
 
 METHODS = ("sample", "log_prob", "kl", "fisher")
@@ -72,7 +73,7 @@ def rollout(
     reset_key, act_key = jax.random.split(key)
     env = checked(env, task, reset_key)
     start = jax.vmap(env.reset, (None, 0))(task, jax.random.split(reset_key, episodes))
-    advance = jax.vmap(env.step, (None, 0, 0))
+    advance = jax.vmap(on_lanes(env.step), (None, 0, 0))
     check_policy(one_step(policy), params, start.observation, env.action_size)
     unfit = ~jnp.isfinite(start.observation).all(axis=1)
     seen = _where(~unfit, start.observation, jnp.zeros_like(start.observation))
