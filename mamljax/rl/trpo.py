@@ -3,6 +3,7 @@
 ``optax.chain(natural_gradient(), trust_region(max_kl), backtrack(max_kl))`` is TRPO (Schulman et
 al. 2015, appendix C). The three read arguments beside the gradient, as optax's line searches do:
 
+    grad        the gradient
     curvature   a tangent of the parameters -> the Fisher matrix of the policy times it
     trial       parameters -> (loss, KL divergence from the policy that produced the data)
 
@@ -15,7 +16,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.scipy.sparse.linalg import cg
 from jax.sharding import Mesh
 
 from mamljax import checks
@@ -73,11 +73,11 @@ def trpo(
     if callable(max_kl):
         checks.step_size("max_kl", max_kl)
         checks.positive("max_kl", jnp.asarray(max_kl(0)))
-        region = optax.inject_hyperparams(trust_region, static_args="damping")
+        region = optax.inject_hyperparams(trust_region)
         search = optax.inject_hyperparams(backtrack, static_args=("decay", "max_trials"))
     return optax.chain(
         natural_gradient(cg_iterations, damping),
-        region(max_kl, damping),
+        region(max_kl),
         search(max_kl, max_trials=max_trials),
     )
 
@@ -100,32 +100,67 @@ def natural_gradient(
         del params, extra
         product = _required("curvature", curvature)
 
-        return cg(_damped(product, damping), updates, maxiter=iterations, tol=1e-10)[0], state
+        def damped(tangent):
+            return optax.tree.add_scale(product(tangent), damping, tangent)
+
+        return _conjugate_gradients(damped, updates, iterations), state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
-def trust_region(max_kl: float, damping: float = 1e-2) -> optax.GradientTransformationExtraArgs:
-    """The step against the updates whose divergence is `max_kl`, to second order.
+def trust_region(max_kl: float) -> optax.GradientTransformationExtraArgs:
+    """The step against the `natural_gradient` whose divergence is `max_kl`, to second order.
 
     The length is measured with the damped matrix, as in the authors' code, so that a direction
-    which the divergence hardly restrains is not made longer for that.
+    which the divergence hardly restrains is not made longer for that. It needs no further product
+    with it: conjugate gradients leave a residual at right angles to what they found, whose product
+    with the gradient is that with the matrix.
 
     Args:
       max_kl: the size of the region.
-      damping: added to the diagonal of the Fisher matrix, as in `natural_gradient`.
     """
     checks.positive("max_kl", max_kl)
-    checks.non_negative("damping", damping)
 
-    def update(updates, state, params=None, *, curvature: Curvature | None = None, **extra):
+    def update(updates, state, params=None, *, grad: PyTree | None = None, **extra):
         del params, extra
-        product = _damped(_required("curvature", curvature), damping)
-        squared = 2 * max_kl / jnp.asarray(optax.tree.vdot(updates, product(updates)))
+        squared = 2 * max_kl / _dot(updates, _required("grad", grad))
         length = jnp.where(jnp.isfinite(squared) & (squared > 0), jnp.sqrt(squared), 0.0)
         return optax.tree.scale(-length, updates), state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+def _conjugate_gradients(product: Curvature, wanted: PyTree, iterations: int) -> PyTree:
+    """The solution of ``product(x) = wanted`` after so many products, from zero.
+
+    `jax.scipy.sparse.linalg.cg` takes one more, with zeros, and a product is what costs here.
+    """
+    enough = 1e-20 * _dot(wanted, wanted)
+
+    def go_on(carried):
+        done, _, _, _, squared = carried
+        return (done < iterations) & (squared > enough)
+
+    def step(carried):
+        done, x, residual, direction, squared = carried
+        moved = product(direction)
+        curved = _dot(direction, moved)
+        length = jnp.where(curved > 0, squared / curved, 0.0)  # nowhere to go along a flat one
+        x = optax.tree.add_scale(x, length, direction)
+        residual = optax.tree.add_scale(residual, -length, moved)
+        left = _dot(residual, residual)
+        direction = optax.tree.add_scale(residual, left / squared, direction)
+        return done + 1, x, residual, direction, left
+
+    zero = optax.tree.zeros_like(wanted)
+    start = jnp.zeros((), int), zero, wanted, wanted, _dot(wanted, wanted)
+    return jax.lax.while_loop(go_on, step, start)[1]
+
+
+def _dot(a: PyTree, b: PyTree) -> Array:
+    """The inner product of two trees."""
+    products = jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)
+    return sum(jax.tree.leaves(products), jnp.zeros(()))
 
 
 def backtrack(
@@ -274,11 +309,6 @@ def _fisher_product(
         return pull(jax.tree.map(lambda x: masked(x * rows, rows), moved))[0]
 
     return curvature
-
-
-def _damped(product: Curvature, damping: float) -> Curvature:
-    """The product with the matrix that has `damping` added to its diagonal."""
-    return lambda tangent: optax.tree.add_scale(product(tangent), damping, tangent)
 
 
 def _check_recorded(tasks: Task) -> None:

@@ -108,18 +108,56 @@ def test_natural_gradient_solves_the_damped_system():
     found, _ = tx.update(gradient, tx.init(gradient), curvature=lambda v: matrix @ v)
     np.testing.assert_allclose(found, np.linalg.solve(matrix + 0.1 * np.eye(5), gradient), 1e-8)
     # Its length is measured by the damped matrix too, as by the authors.
-    tx = rl.trust_region(0.02, damping=0.1)
-    step, _ = tx.update(found, tx.init(found), curvature=lambda v: matrix @ v)
+    tx = rl.trust_region(0.02)
+    step, _ = tx.update(found, tx.init(found), grad=gradient)
     assert 0.5 * step @ (matrix + 0.1 * np.eye(5)) @ step == pytest.approx(0.02)
     assert 0.5 * step @ matrix @ step < 0.0199
     assert step @ found < 0
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("iterations", [1, 2, 4])
+def test_conjugate_gradients_that_stop_early_are_those_of_jax(iterations):
+    rng = np.random.default_rng(1)
+    matrix = rng.normal(size=(5, 5))
+    matrix = jnp.asarray(matrix @ matrix.T)
+    gradient = {"a": jnp.asarray(rng.normal(size=2)), "b": jnp.asarray(rng.normal(size=3))}
+
+    def curvature(tree):
+        flat, unravel = ravel_pytree(tree)
+        return unravel(matrix @ flat)
+
+    tx, region = rl.natural_gradient(iterations, damping=0.01), rl.trust_region(0.03)
+    found, _ = tx.update(gradient, tx.init(gradient), curvature=curvature)
+    damped = matrix + 0.01 * jnp.eye(5)
+    flat, _ = ravel_pytree(gradient)
+    expected = jax.scipy.sparse.linalg.cg(lambda v: damped @ v, flat, maxiter=iterations)[0]
+    np.testing.assert_allclose(ravel_pytree(found)[0], expected, rtol=1e-10)
+    step, _ = region.update(found, region.init(found), grad=gradient)
+    step, _ = ravel_pytree(step)
+    assert 0.5 * step @ damped @ step == pytest.approx(0.03, rel=1e-10)
+
+
+def test_no_more_products_than_asked_for():
+    calls = []
+
+    def curvature(tangent):
+        jax.debug.callback(lambda: calls.append(1))
+        return jnp.array([1.0, 2.0, 3.0]) * tangent
+
+    tx = optax.chain(rl.natural_gradient(2), rl.trust_region(0.01))
+    gradient = jnp.ones(3)
+    step, _ = tx.update(gradient, tx.init(gradient), curvature=curvature, grad=gradient)
+    jax.block_until_ready(step)
+    jax.effects_barrier()
+    assert len(calls) == 2
+
+
 @pytest.mark.parametrize("zero", ["gradient", "curvature"])
 def test_no_direction_gives_no_step(zero):
-    tx = optax.chain(rl.natural_gradient(), rl.trust_region(0.01, damping=0.0))
+    tx = optax.chain(rl.natural_gradient(damping=0.0), rl.trust_region(0.01))
     gradient = jnp.zeros(3) if zero == "gradient" else jnp.ones(3)
-    step, _ = tx.update(gradient, tx.init(gradient), curvature=lambda v: 0 * v)
+    step, _ = tx.update(gradient, tx.init(gradient), curvature=lambda v: 0 * v, grad=gradient)
     assert np.isfinite(step).all()
     assert not step.any()
 
@@ -191,7 +229,11 @@ def test_a_scheduled_region_is_the_one_of_its_step():
     x = jnp.zeros(())
     state = tx.init(x)
     trial = jax.jit(lambda at, x: (-(at - x), 0.499 * jnp.square(at - x)))
-    arguments = {"value": jnp.zeros(()), "curvature": lambda tangent: tangent}
+    arguments = {
+        "value": jnp.zeros(()),
+        "grad": -jnp.ones(()),
+        "curvature": lambda tangent: tangent,
+    }
     for size in sizes:
         one = rl.trpo(size, damping=0.0)
         expected, _ = one.update(
@@ -214,7 +256,7 @@ def test_a_scheduled_region_is_the_one_of_its_step():
         (lambda: rl.trpo(cg_iterations=0), "cg_iterations must be an integer"),
         (lambda: rl.trpo(damping=len), "damping must be a finite number"),
         (lambda: rl.trust_region(-1.0), "max_kl must be a finite number"),
-        (lambda: rl.trust_region(0.1, -1.0), "damping must be a finite number"),
+        (lambda: rl.natural_gradient(1, -1.0), "damping must be a finite number"),
         (lambda: rl.backtrack(0.1, decay=1.0), "decay must lie between 0 and 1"),
         (lambda: rl.natural_gradient(0), "iterations must be an integer"),
     ],
