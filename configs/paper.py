@@ -74,7 +74,7 @@ class Row(NamedTuple):
     name: of its report and its weights below ``results/``.
     config: experiment and variant, as ``mamljax train`` takes them.
     source: where in the paper.
-    hours: on two CPU cores, about, for each seed; a guess until one is trained.
+    hours: on two CPU cores, about, for each seed (see RESULTS.md, speed).
     seeds: each is a run of its own.
     data: the folder of its images below ``--data``, none if it needs none.
     patience: iterations without a better validation score after which a run is done before its
@@ -137,7 +137,7 @@ OTHERS = ("5way5shot", "20way1shot", "20way5shot")
 SIAMESE = _omniglot("5way1shot_siamese", 0.9)
 STATISTICIAN = _omniglot("5way1shot_statistician", 1.8)
 MEMORY = _omniglot("5way1shot_memory", 1.2)
-MEMORY_20 = _omniglot("20way1shot_memory", 3.0)
+MEMORY_20 = _omniglot("20way1shot_memory", 4.7)
 PRETRAINED = _miniimagenet("5way1shot_pretrained", 0.8)
 ROWS = (
     Row("sinusoid/maml", "sinusoid:table2", "table 2, figures 2, 3, 6, 7", 0.2, THREE),
@@ -159,24 +159,24 @@ ROWS = (
     _omniglot("5way1shot_mann", 0.3),
     _omniglot("5way1shot_context", 1.2, "table 3"),
     _omniglot("5way1shot_prototypical", 0.7, "not in the paper"),
-    _omniglot("5way1shot_lstm", 19.0, "not in the paper"),
-    _omniglot("5way5shot_matching", 3.0),
-    _omniglot("5way5shot_mann", 1.4),
-    _omniglot("5way5shot_context", 8.0, "table 3"),
-    _omniglot("5way5shot", 8.0),
-    _miniimagenet("5way1shot", 20.0),
-    _miniimagenet("5way1shot_fomaml", 13.0),
-    _miniimagenet("5way1shot_matching", 8.0),
-    _miniimagenet("5way5shot_matching", 10.0),
+    _omniglot("5way1shot_lstm", 21.0, "not in the paper"),
+    _omniglot("5way5shot_matching", 4.2),
+    _omniglot("5way5shot_mann", 1.2),
+    _omniglot("5way5shot_context", 6.0, "table 3"),
+    _omniglot("5way5shot", 7.0),
+    _miniimagenet("5way1shot", 19.0),
+    _miniimagenet("5way1shot_fomaml", 12.0),
+    _miniimagenet("5way1shot_matching", 9.0),
+    _miniimagenet("5way5shot_matching", 6.4),
     _omniglot("20way1shot", 12.0),
-    _omniglot("20way1shot_matching", 2.0),
-    _miniimagenet("5way1shot_lstm", 20.0),
-    _miniimagenet("5way5shot", 24.0),
-    _miniimagenet("5way5shot_fomaml", 16.0),
-    _miniimagenet("5way5shot_lstm", 20.0),
+    _omniglot("20way1shot_matching", 1.4),
+    _miniimagenet("5way1shot_lstm", 14.0),
+    _miniimagenet("5way5shot", 33.0),
+    _miniimagenet("5way5shot_fomaml", 12.0),
+    _miniimagenet("5way5shot_lstm", 18.0),
     MEMORY_20,
     *_of_the_same(MEMORY_20, "20way5shot"),
-    _omniglot("20way5shot_matching", 10.0),
+    _omniglot("20way5shot_matching", 7.8),
     _omniglot("20way5shot", 65.0),
     _robot("cheetah_direction", 2.0),
     _robot("cheetah_velocity", 2.0),

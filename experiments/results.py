@@ -239,6 +239,30 @@ def compiling(found: Record) -> Table:
     return Table(["config", "variants", "s, fastest", "median", "slowest"], cells, "")
 
 
+def systems(found: Record) -> Table:
+    """Return what an iteration and the whole training of each system cost."""
+    cells = [
+        [name, _short(part["milliseconds"]), f"{part['iterations']:,}", f"{part['hours']:.2g}"]
+        for name, part in found["parts"].items()
+    ]
+    return Table(["row", "ms per iteration", "iterations", "hours"], cells, "")
+
+
+def simulation(found: Record) -> Table:
+    """Return the robots' steps per second in every form, and the gain of the last."""
+    cells = [
+        [
+            _words(name),
+            row["form"],
+            f"{row['env_steps_per_second']:,.0f}",
+            f"{row['on_lanes_is_times_faster']:.1f}x ({row['round_by_round']})",
+        ]
+        for name, part in found["parts"].items()
+        for row in part
+    ]
+    return Table(["robot", "form", "steps/s", "on lanes is faster by"], cells, "")
+
+
 def _methods(problem: str) -> Callable[[Record], Table]:
     def table(found: Record) -> Table:
         best_last = found[problem]["results"][0]["measures"] == "accuracy"
@@ -443,6 +467,8 @@ TABLES: dict[str, Callable[[Record], Table]] = {
     "inner_loops": inner_loops,
     "largest": largest,
     "compiling": compiling,
+    "systems": systems,
+    "simulation": simulation,
     "gap": gap,
     "neighbours": neighbours,
     "ways": ways,

@@ -5,9 +5,11 @@
 Suites, each described at the top of its module:
     sinusoid, omniglot, omniglot_20way, miniimagenet, miniimagenet_fomaml, inner_loop    race.py
     navigation, cheetah_direction, cheetah_velocity, ant_direction, ...               meta_rl.py
+    simulation   steps of the robots per second                                    simulation.py
     speed        all of the races and breakdowns that the README tells of               speed.py
     profile      what the time of a step is spent on                                 profiles.py
     growth       how time and memory grow, and what fits                               growth.py
+    systems      what every system of table 1 costs to train                        systems.py
     compile      how long compiling takes                                           compiling.py
     gpu          what only a GPU can tell                                                 gpu.py
     neighbours   photos predicted together and one by one                     neighbours.py
@@ -30,18 +32,22 @@ from experiments.benchmark import (
     neighbours,
     profiles,
     race,
+    simulation,
     speed,
     steps,
     streaming,
+    systems,
 )
 from experiments.benchmark.measure import Options
 
 SUITES: dict[str, Callable[[Path, Options], object]] = {
     **{name: functools.partial(race.run, name) for name in steps.SUITES},
     **{name: functools.partial(meta_rl.run, name) for name in meta_rl.ENVS},
+    "simulation": simulation.run,
     "speed": speed.run,
     "profile": profiles.run,
     "growth": growth.run,
+    "systems": systems.run,
     "compile": compiling.run,
     "gpu": gpu.run,
     "neighbours": neighbours.run,

@@ -44,13 +44,19 @@ def run(name: str, output: Path, parts: Parts) -> dict[str, Any]:
 
 
 def show(done: Mapping[str, Any]) -> None:
-    """Print every part as a table."""
+    """Print every part as a table; those of a single row each in a common one."""
     console = Console()
+    single: dict[tuple[str, ...], Table] = {}
     for name, part in done.items():
-        rows = part if isinstance(part, list) else [part]
-        table = Table(*rows[0], title=name)
-        for row in rows:
-            table.add_row(*(_cell(value) for value in row.values()))
+        if isinstance(part, list):
+            table = Table(*part[0], title=name)
+            for row in part:
+                table.add_row(*map(_cell, row.values()))
+            console.print(table)
+        else:
+            table = single.setdefault(tuple(part), Table("", *part))
+            table.add_row(name, *map(_cell, part.values()))
+    for table in single.values():
         console.print(table)
 
 

@@ -59,6 +59,13 @@ def test_goes_on_with_what_is_missing(tmp_path, capsys):
     assert "1,23" in capsys.readouterr().out
 
 
+def test_single_rows_share_a_table(capsys):
+    parts.show({"one": {"seconds": 1.0}, "list": [{"size": 3}], "two": {"seconds": 25.0}})
+    *_, one, two, _ = capsys.readouterr().out.splitlines()
+    assert one.split()[1:4:2] == ["one", "1"]
+    assert two.split()[1:4:2] == ["two", "25"]
+
+
 @pytest.mark.slow
 def test_the_race_and_the_simulation_of_a_gpu_run_here_too(tmp_path, capsys):
     config = steps.SUITES["omniglot"][1]()
