@@ -2,7 +2,7 @@
 
     python -m experiments.benchmark --suite=simulation --output=results/simulation.json
 
-Episodes under random actions, as many as two tasks of MAML's half-cheetah hold on a device at once.
+Episodes under random actions, as many at once as in training: five tasks of twenty episodes.
 Brax's own clock is an action every 0.05 s; see `mamljax.rl.robots` and `mamljax.rl.lanes`.
 """
 
