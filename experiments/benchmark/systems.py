@@ -8,7 +8,6 @@ alone, without validation and test.
 import functools
 import statistics
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,8 @@ from experiments.benchmark.measure import Options
 from experiments.benchmark.parts import Parts
 from experiments.harness.config import Config
 from experiments.harness.main import set_up_cpu
+from experiments.reproduction.standing import config_of
 from mamljax.data import ImageSet
-
-IMAGES: dict[str, Callable[[], ImageSet]] = {
-    "omniglot": steps.characters,
-    "miniimagenet": steps.noise,
-}
-"""What stands in for an image set."""
 
 
 def run(output: Path, options: Options) -> dict[str, Any]:
@@ -40,13 +34,12 @@ def measured(options: Options) -> Parts:
     found: Parts = {}
     for row in paper.ROWS:
         if row.data and not row.network:
-            experiment, _, variant = row.config.partition(":")
-            config = import_module(f"configs.{experiment}").get_config(variant)
+            config, (load, _) = config_of(row), steps.IMAGES[row.data]
             # As many iterations to a measurement as take about so long, by what is known of them.
             guess = 3600 * row.hours / config.train.num_iterations
             config.log.every = max(round(options.seconds / guess), 1)
             repeats = min(options.repeats, 3)
-            found[row.name] = functools.partial(training, config, IMAGES[row.data], repeats)
+            found[row.name] = functools.partial(training, config, load, repeats)
     return found
 
 

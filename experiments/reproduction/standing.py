@@ -178,10 +178,14 @@ def _state(found: Standing) -> str:
     return f"{done / (found.goal * len(found.row.seeds)):.0%}{seeds}"
 
 
-def _goal(row: Row) -> int:
+def config_of(row: Row) -> Any:
+    """Return the config of a row."""
     experiment, _, variant = row.config.partition(":")
-    config: Any = import_module(f"configs.{experiment}").get_config(*filter(None, [variant]))
-    return config.train.num_iterations
+    return import_module(f"configs.{experiment}").get_config(*filter(None, [variant]))
+
+
+def _goal(row: Row) -> int:
+    return config_of(row).train.num_iterations
 
 
 def _checkpointed(workdir: Path) -> int:

@@ -1,13 +1,13 @@
 """Trust region policy optimisation, as optax transformations for any objective.
 
 ``optax.chain(natural_gradient(), trust_region(max_kl), backtrack(max_kl))`` is TRPO (Schulman et
-al. 2015, appendix C). The three read arguments beside the gradient, as optax's line searches do:
+al. 2015, appendix C). They read arguments beside the updates, as optax's line searches do:
 
-    grad        the gradient
+    grad        the gradient, as `meta_step` passes it
     curvature   a tangent of the parameters -> the Fisher matrix of the policy times it
     trial       parameters -> (loss, KL divergence from the policy that produced the data)
 
-`policy_arguments` computes both for a policy that adapts to every task first.
+`policy_arguments` computes the other two for a policy that adapts to every task first.
 """
 
 from collections.abc import Callable
@@ -123,7 +123,7 @@ def trust_region(max_kl: float) -> optax.GradientTransformationExtraArgs:
 
     def update(updates, state, params=None, *, grad: PyTree | None = None, **extra):
         del params, extra
-        squared = 2 * max_kl / _dot(updates, _required("grad", grad))
+        squared = 2 * max_kl / jnp.asarray(optax.tree.vdot(updates, _required("grad", grad)))
         length = jnp.where(jnp.isfinite(squared) & (squared > 0), jnp.sqrt(squared), 0.0)
         return optax.tree.scale(-length, updates), state
 
@@ -135,7 +135,7 @@ def _conjugate_gradients(product: Curvature, wanted: PyTree, iterations: int) ->
 
     `jax.scipy.sparse.linalg.cg` takes one more, with zeros, and a product is what costs here.
     """
-    enough = 1e-20 * _dot(wanted, wanted)
+    enough = 1e-20 * optax.tree.vdot(wanted, wanted)
 
     def go_on(carried):
         done, _, _, _, squared = carried
@@ -144,23 +144,17 @@ def _conjugate_gradients(product: Curvature, wanted: PyTree, iterations: int) ->
     def step(carried):
         done, x, residual, direction, squared = carried
         moved = product(direction)
-        curved = _dot(direction, moved)
+        curved = jnp.asarray(optax.tree.vdot(direction, moved))
         length = jnp.where(curved > 0, squared / curved, 0.0)  # nowhere to go along a flat one
         x = optax.tree.add_scale(x, length, direction)
         residual = optax.tree.add_scale(residual, -length, moved)
-        left = _dot(residual, residual)
+        left = optax.tree.vdot(residual, residual)
         direction = optax.tree.add_scale(residual, left / squared, direction)
         return done + 1, x, residual, direction, left
 
     zero = optax.tree.zeros_like(wanted)
-    start = jnp.zeros((), int), zero, wanted, wanted, _dot(wanted, wanted)
+    start = jnp.zeros((), int), zero, wanted, wanted, optax.tree.vdot(wanted, wanted)
     return jax.lax.while_loop(go_on, step, start)[1]
-
-
-def _dot(a: PyTree, b: PyTree) -> Array:
-    """The inner product of two trees."""
-    products = jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)
-    return sum(jax.tree.leaves(products), jnp.zeros(()))
 
 
 def backtrack(
