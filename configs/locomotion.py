@@ -43,8 +43,10 @@ def get_config(variant: str = "cheetah_direction") -> ConfigDict:
     # own robots act every 0.05.
     config.env.dt = Amount(0.0)
     # Times the policy's actions. With 1, as in the paper, a policy of standard deviation 1 explores
-    # by actions of which many are clipped (the metric `clipped`); ProMP has 0.1.
-    config.env.action_scale = Size(0.3)
+    # by actions of which many are clipped (the metric `clipped`), and its gradients are mostly noise:
+    # two draws of 20 episodes of one task have gradients whose cosine is 0.0 to 0.1. With 0.1, as in
+    # ProMP, it is 0.45 to 0.7.
+    config.env.action_scale = Size(0.1)
     config.env.start_noise = Amount(0.01)  # standard deviation of positions at the start
     config.train.meta_batch = 40
     config.train.curvature_support = 0  # 2 of 20 made the matrix 5 times too large
@@ -52,7 +54,7 @@ def get_config(variant: str = "cheetah_direction") -> ConfigDict:
     config.train.rollout_chunk = config.evaluate.task_chunk = 5
     # The paper's lambda of 1 weighs each action by all rewards after it, which is mostly noise.
     config.train.gae_lambda = 0.9
-    config.train.inner_lr = 0.5  # actions are smaller than the paper's, and so are gradients
+    config.train.inner_lr = 1.0  # actions are smaller than the paper's, and so are gradients
     # The authors' test scripts name 0.02 after 100 iterations for the cheetah's direction, and 0.01
     # after 475, 375 and 575 for its velocity, the ant's velocity and its direction (where the test
     # steps after the first are 0.01 of it). With 0.1 MAML needs half as many as with 0.03.
@@ -60,7 +62,7 @@ def get_config(variant: str = "cheetah_direction") -> ConfigDict:
     config.train.cg_iterations = 5  # the paper has 10; more of them fit the noise
     if variant == "ant_direction":
         config.train.episodes = 40
-    config.tune.candidates = (0.05, 0.1, 0.2, 0.5, 1.0)
+    config.tune.candidates = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
     config.log.every = 1
     config.log.checkpoint_every = 10
     return config
