@@ -22,7 +22,8 @@ from mamljax.running import report
 from mamljax.running.report import Record, Table
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "RESULTS.md", ROOT / "README.md", ROOT / "docs" / "tutorials" / "photos.md")
+TUTORIALS = ROOT / "docs" / "tutorials"
+PAGES = (ROOT / "RESULTS.md", ROOT / "README.md", TUTORIALS / "photos.md", TUTORIALS / "scale.md")
 MARKED = re.compile(r"(<!-- table: (\S+)(?: (\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -302,6 +303,19 @@ def neighbours(found: Record) -> Table:
     return Table(header, cells, "")
 
 
+def streaming(found: Record) -> Table:
+    """Return the memory and the speed of images on disk and in memory."""
+    cells = []
+    for name, (row,) in found["parts"].items():
+        if row["fits"] == "no":
+            cells.append([name, "does not fit", "", ""])
+            continue
+        rates = (row["iterations_per_second"], row["cpu_seconds_per_iteration"])
+        cells.append([name, f"{row['megabytes_at_most']:,.0f}", *(f"{x:.2f}" for x in rates)])
+    header = ["images", "MB at most", "iterations/s", "CPU seconds per iteration"]
+    return Table(header, cells, "")
+
+
 def ways(found: Record) -> Table:
     """Return the accuracy for other numbers of classes than in training."""
     rows = found["parts"]["other ways"]
@@ -472,6 +486,7 @@ TABLES: dict[str, Callable[[Record], Table]] = {
     "gap": gap,
     "neighbours": neighbours,
     "ways": ways,
+    "streaming": streaming,
     **{problem: _methods(problem) for problem in ("sinusoid", "glyphs", "omniglot")},
 }
 """Tables of files of measurements, by the word that stands behind the file in a mark."""

@@ -24,11 +24,14 @@ from mamljax.photos import ImageModel
 from mamljax.types import Learner, Params, Sampler
 
 RESULTS = Path(__file__).parents[2] / "results"
+MAML = "neighbours/omniglot_5way1shot_13000.npz"
 MODELS = (
     "omniglot/5way1shot_dense.npz",
     "omniglot/5way1shot_siamese.npz",
     "miniimagenet/5way1shot_pretrained.npz",
-    "neighbours/omniglot_5way1shot_13000.npz",
+    "neighbours/omniglot_prototypical_batch.npz",  # two of 3,000 iterations,
+    "neighbours/omniglot_prototypical_support.npz",  # each trained by its norm
+    MAML,
 )
 # By the statistics of the support set both are the same, to which a test holds them.
 WAYS_TO_PREDICT = (("batch", "together"), ("batch", "one by one"), ("support", "one by one"))
@@ -40,7 +43,7 @@ TASKS = 100
 def run(output: Path, options: Options) -> dict[str, Any]:
     """Test every model, into the output."""
     measured: parts.Parts = {
-        "other ways": functools.partial(other_ways, RESULTS / MODELS[-1], options.data_dir)
+        "other ways": functools.partial(other_ways, RESULTS / MAML, options.data_dir)
     }
     for name in MODELS:
         measured[name] = functools.partial(measure, RESULTS / name, options.data_dir)
