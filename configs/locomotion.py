@@ -43,9 +43,9 @@ def get_config(variant: str = "cheetah_direction") -> ConfigDict:
     # own robots act every 0.05.
     config.env.dt = Amount(0.0)
     # Times the policy's actions. With 1, as in the paper, a policy of standard deviation 1 explores
-    # by actions of which many are clipped (the metric `clipped`), and its gradients are mostly noise:
-    # two draws of 20 episodes of one task have gradients whose cosine is 0.0 to 0.1. With 0.1, as in
-    # ProMP, it is 0.45 to 0.7.
+    # by actions of which many are clipped (the metric `clipped`), and its gradients are mostly
+    # noise: those of two draws of 20 episodes of one task have a cosine of 0.0 to 0.1. With 0.1, as
+    # in ProMP, it is 0.45 to 0.7.
     config.env.action_scale = Size(0.1)
     config.env.start_noise = Amount(0.01)  # standard deviation of positions at the start
     config.train.meta_batch = 40
@@ -54,6 +54,9 @@ def get_config(variant: str = "cheetah_direction") -> ConfigDict:
     config.train.rollout_chunk = config.evaluate.task_chunk = 5
     # The paper's lambda of 1 weighs each action by all rewards after it, which is mostly noise.
     config.train.gae_lambda = 0.9
+    # The paper's 0.99 outside. An inner step with 0.95 has gradients of one task that agree better
+    # (cosine 0.56 instead of 0.40), and gains more: of one policy, 108 after it instead of 91.
+    config.train.inner_discount = 0.95
     config.train.inner_lr = 1.0  # actions are smaller than the paper's, and so are gradients
     # The authors' test scripts name 0.02 after 100 iterations for the cheetah's direction, and 0.01
     # after 475, 375 and 575 for its velocity, the ant's velocity and its direction (where the test

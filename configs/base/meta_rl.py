@@ -42,6 +42,8 @@ def base(name: str) -> Any:
     config.train.inner_loss = "reinforce"  # or likelihood_ratio (LVC), dice
     config.train.first_order = False  # leave second derivatives out of the meta-gradient
     config.train.discount = Fraction(0.99)  # of rewards (gamma)
+    # The same for the rewards that inner steps see, which have few episodes to learn from.
+    config.train.inner_discount = Fraction(config.train.get_ref("discount"))
     config.train.gae_lambda = Fraction(1.0)  # of generalised advantage estimation (lambda)
     config.train.max_kl = Size(0.01)  # size of the trust region
     config.train.max_kl_end = Amount(0.0)  # its size in the end, 0 to keep it

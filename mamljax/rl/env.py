@@ -1,5 +1,6 @@
 """Environments as pure functions: a family of tasks that share their dynamics or their rewards."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -68,15 +69,10 @@ def checked(env: Env, task: PyTree, key: Array) -> Env:
         where = jax.tree_util.keystr(path, simple=True, separator=".")
         checks.is_numeric(f"{where} in the task of env" if where else "the task of env", leaf)
 
-    def reset(task, key):
-        return _tidy("env.reset", env.reset(task, key), env.observation_size)
-
-    def step(task, state, action):
-        return _tidy("env.step", env.step(task, state, action), env.observation_size)
-
+    env = _tidied(env)
     action = jax.ShapeDtypeStruct((env.action_size,), jnp.result_type(float))
-    before = jax.eval_shape(reset, task, key)
-    after = jax.eval_shape(step, task, before, action)
+    before = jax.eval_shape(env.reset, task, key)
+    after = jax.eval_shape(env.step, task, before, action)
     if jax.tree.structure(before) != jax.tree.structure(after):
         raise ArgumentError(
             "env.step must return a state of the structure that env.reset returns; got "
@@ -91,6 +87,22 @@ def checked(env: Env, task: PyTree, key: Array) -> Env:
                 f"env.step must keep shapes and types; {where} is {old.dtype} {old.shape} after "
                 f"env.reset and {new.dtype} {new.shape} after env.step."
             )
+    return env
+
+
+# Kept, and compiled functions, so that each is traced once: a simulator's step takes seconds.
+@functools.lru_cache(maxsize=16)
+def _tidied(env: Env) -> Env:
+    """The environment, with states of one kind."""
+
+    @jax.jit
+    def reset(task, key):
+        return _tidy("env.reset", env.reset(task, key), env.observation_size)
+
+    @jax.jit
+    def step(task, state, action):
+        return _tidy("env.step", env.step(task, state, action), env.observation_size)
+
     return env._replace(reset=reset, step=step)
 
 

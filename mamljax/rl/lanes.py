@@ -7,6 +7,7 @@ example, and its equations are computed one by one with the batch behind (`RULES
 rule go through `jax.vmap`, which comes to the same.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ MOST_TERMS = 64
 """Rows of a gather or scatter, and products of a contraction, that are written out one by one."""
 
 
+@functools.lru_cache(maxsize=16)  # as its programs, which take seconds to trace
 def on_lanes(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, computed on lanes wherever `jax.vmap` is applied to it.
 
@@ -41,7 +43,7 @@ def on_lanes(function: Callable[..., Any]) -> Callable[..., Any]:
     if jax.default_backend() not in BACKENDS:
         return function
     function = jax.jit(function)  # traced once, whatever the number of nested `jax.vmap`
-    whole_batch = custom_vmap(lambda *args: _on_first_axis(function, args))
+    whole_batch = custom_vmap(jax.jit(lambda *args: _on_first_axis(function, args)))
 
     @whole_batch.def_vmap
     def merge(size, mapped, *args):
