@@ -6,6 +6,7 @@ Suites, each described at the top of its module:
     sinusoid, omniglot, omniglot_20way, miniimagenet, miniimagenet_fomaml, inner_loop    race.py
     navigation, cheetah_direction, cheetah_velocity, ant_direction, ...               meta_rl.py
     simulation   steps of the robots per second                                    simulation.py
+    gradients    how much of the robots' gradients is signal                        gradients.py
     speed        all of the races and breakdowns that the README tells of               speed.py
     profile      what the time of a step is spent on                                 profiles.py
     growth       how time and memory grow, and what fits                               growth.py
@@ -26,6 +27,7 @@ from absl import app, flags, logging
 from experiments.benchmark import (
     compiling,
     gpu,
+    gradients,
     growth,
     meta_rl,
     methods,
@@ -44,6 +46,7 @@ SUITES: dict[str, Callable[[Path, Options], object]] = {
     **{name: functools.partial(race.run, name) for name in steps.SUITES},
     **{name: functools.partial(meta_rl.run, name) for name in meta_rl.ENVS},
     "simulation": simulation.run,
+    "gradients": gradients.run,
     "speed": speed.run,
     "profile": profiles.run,
     "growth": growth.run,
