@@ -42,8 +42,6 @@ def base(name: str) -> Any:
     config.train.inner_loss = "reinforce"  # or likelihood_ratio (LVC), dice
     config.train.first_order = False  # leave second derivatives out of the meta-gradient
     config.train.discount = Fraction(0.99)  # of rewards (gamma)
-    # The same for the rewards that inner steps see, which have few episodes to learn from.
-    config.train.inner_discount = Fraction(config.train.get_ref("discount"))
     config.train.gae_lambda = Fraction(1.0)  # of generalised advantage estimation (lambda)
     config.train.max_kl = Size(0.01)  # size of the trust region
     config.train.max_kl_end = Amount(0.0)  # its size in the end, 0 to keep it
@@ -79,7 +77,8 @@ def base(name: str) -> Any:
     config.evaluate.num_inner_steps = Count(3)  # every number of steps up to it is tested
     # Step size at test: that of training unless it is set.
     config.evaluate.inner_lr = Amount(config.train.get_ref("inner_lr"))
-    # Lambda at test, likewise.
+    # Discount and lambda at test, likewise.
+    config.evaluate.discount = Fraction(config.train.get_ref("discount"))
     config.evaluate.gae_lambda = Fraction(config.train.get_ref("gae_lambda"))
     config.evaluate.later_steps = Amount(0.5)  # times inner_lr, after the first step
     # Tasks that are adapted to at a time, 0 for what is fastest.

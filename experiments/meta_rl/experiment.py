@@ -287,8 +287,7 @@ def sampler(config: Config, method: Method, learner: Learner, stage: Config) -> 
         method.policy if isinstance(method.policy, Recurrent) else learner.predict,
         episodes=draws(config, method, stage),
         horizon=config.env.horizon * method.episodes,
-        discount=config.train.discount,
-        support_discount=config.train.inner_discount,
+        discount=stage.discount,
         gae_lambda=stage.gae_lambda,
     )
 
@@ -311,7 +310,7 @@ def depends_on(config: Config, method: Method) -> dict[str, Any]:
     fields = {name: values[name] for name in ("seed", "env", "model")}
     free = ["num_iterations", "task_chunk", "rollout_chunk"]
     if not method.adapts:
-        free += ["inner_lr", "inner_discount", "inner_loss", "first_order"]
+        free += ["inner_lr", "inner_loss", "first_order"]
     if not method.adapts and method.episodes == 1:
         free += ["num_inner_steps"]
     fields["train"] = {name: x for name, x in values["train"].items() if name not in free}

@@ -1,7 +1,5 @@
 """Tasks from an environment: trajectories of the policy under training are the data."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -51,7 +49,6 @@ def on_policy(
     episodes: int,
     horizon: int,
     discount: float = 0.99,
-    support_discount: float | None = None,
     gae_lambda: float = 1.0,
     standardise: bool = True,
 ) -> Sampler:
@@ -66,8 +63,6 @@ def on_policy(
       episodes: per draw, ``E``.
       horizon: steps of an episode, ``H``.
       discount, gae_lambda, standardise: see `experience`.
-      support_discount: of the support set alone, None for the same. With a lower one an inner step
-        sees less far, and less noise: it has a few episodes, the outer step those of all tasks.
 
     Raises:
       ArgumentError: for sizes below 1, and numbers that do not lie from 0 to 1; at the first draw
@@ -77,9 +72,7 @@ def on_policy(
     checks.at_least("horizon", horizon, 1)
     checks.fraction("discount", discount)
     checks.fraction("gae_lambda", gae_lambda)
-    if support_discount is None:
-        support_discount = discount
-    checks.fraction("support_discount", support_discount)
+    options = {"discount": discount, "gae_lambda": gae_lambda, "standardise": standardise}
 
     def sampler(meta_params, key, *, place=None):
         del meta_params
@@ -88,18 +81,15 @@ def on_policy(
         )
         task = placed(env.sample_task, place)(key)
 
-        def draw(discount, params, key):
+        def draw(params, key):
             seen = (episodes, horizon, env.observation_size)
             seen = jax.ShapeDtypeStruct(seen, jnp.result_type(float))
             whole = with_memory(policy).apply  # of the episodes at once, as they train it
             check_policy(whole, params, seen, env.action_size)
             found = rollout(env, policy, params, task, key, episodes=episodes, horizon=horizon)
-            return experience(
-                found, discount=discount, gae_lambda=gae_lambda, standardise=standardise
-            )
+            return experience(found, **options)
 
-        discounts = support_discount, discount
-        return Task(*(Drawn(functools.partial(draw, each)) for each in discounts))
+        return Task(Drawn(draw), Drawn(draw))
 
     return sampler
 

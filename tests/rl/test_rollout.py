@@ -272,27 +272,12 @@ def test_a_family_that_does_not_draw_its_tasks_is_refused():
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"discount": 1.5}, {"support_discount": -1}, {"gae_lambda": -1}, {"horizon": 0}],
-    ids=str,
+    "options", [{"discount": 1.5}, {"gae_lambda": -1}, {"horizon": 0}], ids=str
 )
 def test_samplers_check_their_numbers(options):
     sizes = {"episodes": 2, "horizon": 2} | options
     with pytest.raises(ArgumentError, match=next(iter(options))):
         rl.on_policy(rl.navigation(), POLICY.apply, **sizes)
-
-
-def test_the_support_set_may_be_discounted_by_itself():
-    def drawn(**options):
-        sampler = rl.on_policy(rl.navigation(), POLICY.apply, episodes=3, horizon=9, **options)
-        task = sampler(PARAMS, KEY)
-        return [part.draw(PARAMS, KEY).targets.advantages for part in task]
-
-    (far, query), (near, _) = drawn(discount=0.99), drawn(discount=0.5)
-    found = drawn(discount=0.99, support_discount=0.5)
-    np.testing.assert_array_equal(found[0], near)
-    np.testing.assert_array_equal(found[1], query)
-    assert jnp.abs(far - near).max() > 0.01
 
 
 def test_an_environment_is_not_traced_for_each_rollout():
