@@ -77,8 +77,9 @@ def base(name: str) -> Any:
     config.evaluate.num_inner_steps = Count(3)  # every number of steps up to it is tested
     # Step size at test: that of training unless it is set.
     config.evaluate.inner_lr = Amount(config.train.get_ref("inner_lr"))
-    # Discount and lambda at test, likewise.
+    # Discount of the rewards that inner steps see at test, likewise.
     config.evaluate.discount = Fraction(config.train.get_ref("discount"))
+    # Lambda at test, likewise.
     config.evaluate.gae_lambda = Fraction(config.train.get_ref("gae_lambda"))
     config.evaluate.later_steps = Amount(0.5)  # times inner_lr, after the first step
     # Tasks that are adapted to at a time, 0 for what is fastest.

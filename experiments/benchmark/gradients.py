@@ -1,4 +1,4 @@
-"""How much of a policy gradient is signal, of the published policy of a robot.
+"""How much of a policy gradient is signal, of a robot's policy after 64 meta-iterations.
 
     python -m experiments.benchmark --suite=gradients --output=results/gradients.json
 
@@ -39,6 +39,7 @@ from mamljax.types import Params
 
 RESULTS = Path(__file__).parents[2] / "results"
 NAME = "cheetah_direction"
+WEIGHTS = "locomotion/cheetah_direction_64.npz"
 DISCOUNTS = (0.99, 0.95, 0.9)
 LAMBDAS = (1.0, 0.97, 0.9, 0.7)
 SEARCHES = ((0, 0.0), (5, 1e-2), (10, 1e-2), (5, 1.0))
@@ -69,7 +70,7 @@ def run(output: Path, options: Options) -> dict[str, Any]:
     env = locomotion.build(config)
     method = experiment.build(config, env, "maml")
     shapes = experiment.shapes({"maml": method}, jax.random.key(0))
-    runs, _ = model_file.load(RESULTS / "locomotion" / f"{NAME}.npz", shapes)
+    runs, _ = model_file.load(RESULTS / WEIGHTS, shapes)
     given = config, env, runs["maml"].meta_params
     measured: parts.Parts = {"inner steps": functools.partial(inner_steps, *given)}
     for gae_lambda in LAMBDAS[:-1]:
