@@ -44,8 +44,8 @@ def get_config(variant: str = "cheetah_direction") -> ConfigDict:
     config.env.dt = Amount(0.0)
     # Times the policy's actions. With 1, as in the paper, a policy of standard deviation 1 explores
     # by actions of which many are clipped (the metric `clipped`), and its gradients are mostly
-    # noise: those of two draws of 20 episodes of one task have a cosine of 0.0 to 0.1. With 0.1, as
-    # in ProMP, it is 0.45 to 0.7.
+    # noise: untrained, those of two draws of 20 episodes of one task have a cosine of 0.0 to 0.1.
+    # With 0.1, as in ProMP, it is 0.45 to 0.7.
     config.env.action_scale = Size(0.1)
     config.env.start_noise = Amount(0.01)  # standard deviation of positions at the start
     config.train.meta_batch = 40
@@ -61,7 +61,7 @@ def get_config(variant: str = "cheetah_direction") -> ConfigDict:
     # after 475, 375 and 575 for its velocity, the ant's velocity and its direction (where the test
     # steps after the first are 0.01 of it). With 0.1 MAML needs half as many as with 0.03.
     config.train.max_kl = 0.1
-    config.train.cg_iterations = 5  # the paper has 10; more of them fit the noise
+    config.train.cg_iterations = 5  # the paper has 10
     if variant == "ant_direction":
         config.train.episodes = 40
     config.tune.candidates = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)

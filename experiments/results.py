@@ -249,6 +249,27 @@ def systems(found: Record) -> Table:
     return Table(["row", "ms per iteration", "iterations", "hours"], cells, "")
 
 
+def inner_steps(found: Record) -> Table:
+    """Return how inner gradients agree, and what a step by them comes to."""
+    names = ("discount", "lambda", "cosine", "return_after", "return_after_the_mean")
+    cells = [[f"{row[name]:.3g}" for name in names] for row in found["parts"]["inner steps"]]
+    told = ["cosine of two draws", "return after a step by one", "by their mean"]
+    return Table(["discount", "lambda", *told], cells, "")
+
+
+def outer_steps(found: Record) -> Table:
+    """Return how directions of the outer step agree, and what they gain."""
+    cells = []
+    for name, part in found["parts"].items():
+        _, _, gae_lambda = name.partition("lambda ")
+        for row in part if gae_lambda else ():
+            by = f"{row['iterations']}, {row['damping']:g}" if row["iterations"] else "gradient"
+            numbers = (f"{row[name]:.3f}" for name in ("cosine", "gain", "gain_on_others"))
+            cells.append([gae_lambda, by, *numbers])
+    told = ["cosine of two batches", "gain on its own", "on others"]
+    return Table(["lambda", "iterations, damping", *told], cells, "")
+
+
 def simulation(found: Record) -> Table:
     """Return the robots' steps per second in every form, and the gain of the last."""
     cells = [
@@ -483,6 +504,8 @@ TABLES: dict[str, Callable[[Record], Table]] = {
     "compiling": compiling,
     "systems": systems,
     "simulation": simulation,
+    "inner_steps": inner_steps,
+    "outer_steps": outer_steps,
     "gap": gap,
     "neighbours": neighbours,
     "ways": ways,
