@@ -264,8 +264,8 @@ def outer_steps(found: Record) -> Table:
         _, _, gae_lambda = name.partition("lambda ")
         for row in part if gae_lambda else ():
             by = f"{row['iterations']}, {row['damping']:g}" if row["iterations"] else "gradient"
-            numbers = (f"{row[name]:.3f}" for name in ("cosine", "gain", "gain_on_others"))
-            cells.append([gae_lambda, by, *numbers])
+            gained = (f"{row[name]:.4f}" for name in ("gain", "gain_on_others"))
+            cells.append([gae_lambda, by, f"{row['cosine']:.2f}", *gained])
     told = ["cosine of two batches", "gain on its own", "on others"]
     return Table(["lambda", "iterations, damping", *told], cells, "")
 
