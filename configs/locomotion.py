@@ -15,7 +15,8 @@ the oracle that is closed. After one step MAML closes 0.70, 0.68, 0.95 and 0.86 
 
 What is the paper's: rewards, tasks, the clock, gears, where episodes start, 40 tasks of 20 episodes
 (the ant's direction 40) of 200 steps, the network. What is ours: actions scaled, and a larger inner
-step for them; lambda 0.9; a larger trust region. RESULTS.md has what was measured.
+step for them; lambda 0.9, and at test a lower one and a lower discount; a larger trust region.
+RESULTS.md has what was measured.
 """
 
 from ml_collections import ConfigDict

@@ -12,7 +12,6 @@ gained on the batch alone is noise.
 """
 
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +36,6 @@ from mamljax.tasks import sample_tasks
 from mamljax.tasks.sampling import placed
 from mamljax.types import Params
 
-RESULTS = Path(__file__).parents[2] / "results"
 NAME = "cheetah_direction"
 WEIGHTS = "locomotion/cheetah_direction_64.npz"
 DISCOUNTS = (0.99, 0.95, 0.9)
@@ -70,7 +68,7 @@ def run(output: Path, options: Options) -> dict[str, Any]:
     env = locomotion.build(config)
     method = experiment.build(config, env, "maml")
     shapes = experiment.shapes({"maml": method}, jax.random.key(0))
-    runs, _ = model_file.load(RESULTS / WEIGHTS, shapes)
+    runs, _ = model_file.load(parts.RESULTS / WEIGHTS, shapes)
     given = config, env, runs["maml"].meta_params
     measured: parts.Parts = {"inner steps": functools.partial(inner_steps, *given)}
     for gae_lambda in LAMBDAS[:-1]:
@@ -122,18 +120,12 @@ def inner_steps(
         for gae_lambda in LAMBDAS:
             found = [gradient(trajectories, discount, gae_lambda) for trajectories in drawn]
             mean = jax.tree.map(lambda *each: sum(each) / len(each), *found)
-            flat = np.stack([jax.vmap(lambda tree: ravel_pytree(tree)[0])(g) for g in found], 1)
-            rows.append(
-                {
-                    "discount": discount,
-                    "lambda": gae_lambda,
-                    "cosine": float(np.mean([agreement(vectors) for vectors in flat])),
-                    "return_after": float(
-                        np.mean([after(g, 100 + i) for i, g in enumerate(found)])
-                    ),
-                    "return_after_the_mean": after(mean, 200),
-                }
-            )
+            by_task = np.stack([jax.vmap(lambda g: ravel_pytree(g)[0])(each) for each in found], 1)
+            returns = [after(each, 100 + i) for i, each in enumerate(found)]
+            row: dict[str, Any] = {"discount": discount, "lambda": gae_lambda}
+            row["cosine"] = float(np.mean([agreement(vectors) for vectors in by_task]))
+            row["return_after"] = float(np.mean(returns))
+            rows.append(row | {"return_after_the_mean": after(mean, 200)})
     return rows
 
 
@@ -146,12 +138,7 @@ def outer_steps(
     method = experiment.build(config, env, "maml")
     learner, mesh = method.learner(), training_mesh(config.train.meta_batch)
     sampler = rl.recorded(experiment.sampler(config, method, learner, config.train), learner.adapt)
-    arguments = rl.policy_arguments(
-        learner,
-        curvature_support=config.train.curvature_support or None,
-        curvature_query=config.train.curvature_query or None,
-        mesh=mesh,
-    )
+    arguments = rl.policy_arguments(learner, **experiment.curvature_options(config))
 
     @jax.jit
     def searched(params, key):
@@ -193,8 +180,8 @@ def agreement(vectors: np.ndarray) -> float:
     return float(cosines[~np.eye(len(units), dtype=bool)].mean())
 
 
-def gains(gradients: np.ndarray, steps: Sequence[np.ndarray] | np.ndarray) -> tuple[float, float]:
+def gains(gradients: np.ndarray, steps: np.ndarray) -> tuple[float, float]:
     """Return what steps gain to first order, ``[K, D]`` each: on their own batch, on the others."""
-    products = np.asarray(steps) @ gradients.T
+    products = steps @ gradients.T
     own = np.eye(len(gradients), dtype=bool)
     return float(products[own].mean()), float(products[~own].mean())

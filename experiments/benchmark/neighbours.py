@@ -23,7 +23,6 @@ from mamljax.losses import accuracy
 from mamljax.photos import ImageModel
 from mamljax.types import Learner, Params, Sampler
 
-RESULTS = Path(__file__).parents[2] / "results"
 MAML = "neighbours/omniglot_5way1shot_13000.npz"
 MODELS = (
     "omniglot/5way1shot_dense.npz",
@@ -43,10 +42,10 @@ TASKS = 100
 def run(output: Path, options: Options) -> dict[str, Any]:
     """Test every model, into the output."""
     measured: parts.Parts = {
-        "other ways": functools.partial(other_ways, RESULTS / MAML, options.data_dir)
+        "other ways": functools.partial(other_ways, parts.RESULTS / MAML, options.data_dir)
     }
     for name in MODELS:
-        measured[name] = functools.partial(measure, RESULTS / name, options.data_dir)
+        measured[name] = functools.partial(measure, parts.RESULTS / name, options.data_dir)
     return parts.run("neighbours", output, measured)
 
 

@@ -16,6 +16,9 @@ from mamljax import files
 from mamljax.running.progress import progress
 from mamljax.running.provenance import provenance
 
+RESULTS = Path(__file__).parents[2] / "results"
+"""Where published weights are, for suites that measure them."""
+
 Parts = dict[str, Callable[[], Any]]
 """Functions by name, which measure, and return a row or a list of rows, such as JSON holds."""
 

@@ -263,14 +263,17 @@ def region(config: Config) -> float | optax.Schedule:
 
 def step_of(config: Config, learner: Learner, tx: optax.GradientTransformation) -> StepFn:
     """The meta-step of the config."""
-    return rl.trpo_step(
-        learner,
-        tx,
-        curvature_support=config.train.curvature_support or None,
-        curvature_query=config.train.curvature_query or None,
-        task_chunk=config.train.task_chunk or None,
-        mesh=training_mesh(config.train.meta_batch),
-    )
+    return rl.trpo_step(learner, tx, **curvature_options(config))
+
+
+def curvature_options(config: Config) -> dict[str, Any]:
+    """The options of `rl.policy_arguments` in the config."""
+    return {
+        "curvature_support": config.train.curvature_support or None,
+        "curvature_query": config.train.curvature_query or None,
+        "task_chunk": config.train.task_chunk or None,
+        "mesh": training_mesh(config.train.meta_batch),
+    }
 
 
 def sampler(config: Config, method: Method, learner: Learner, stage: Config) -> Sampler:

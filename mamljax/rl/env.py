@@ -69,7 +69,8 @@ def checked(env: Env, task: PyTree, key: Array) -> Env:
         where = jax.tree_util.keystr(path, simple=True, separator=".")
         checks.is_numeric(f"{where} in the task of env" if where else "the task of env", leaf)
 
-    env = _tidied(env)
+    reset, step = _tidied(env.reset, env.step, env.observation_size)
+    env = env._replace(reset=reset, step=step)
     action = jax.ShapeDtypeStruct((env.action_size,), jnp.result_type(float))
     before = jax.eval_shape(env.reset, task, key)
     after = jax.eval_shape(env.step, task, before, action)
@@ -90,20 +91,19 @@ def checked(env: Env, task: PyTree, key: Array) -> Env:
     return env
 
 
-# Kept, and compiled functions, so that each is traced once: a simulator's step takes seconds.
 @functools.lru_cache(maxsize=16)
-def _tidied(env: Env) -> Env:
-    """The environment, with states of one kind."""
+def _tidied(reset: Callable, step: Callable, size: int) -> tuple[Callable, Callable]:
+    """Both, with states of one kind; each is traced once, for a simulator's step takes seconds."""
 
     @jax.jit
-    def reset(task, key):
-        return _tidy("env.reset", env.reset(task, key), env.observation_size)
+    def tidy_reset(task, key):
+        return _tidy("env.reset", reset(task, key), size)
 
     @jax.jit
-    def step(task, state, action):
-        return _tidy("env.step", env.step(task, state, action), env.observation_size)
+    def tidy_step(task, state, action):
+        return _tidy("env.step", step(task, state, action), size)
 
-    return env._replace(reset=reset, step=step)
+    return tidy_reset, tidy_step
 
 
 def _tidy(name: str, state: Any, size: int) -> EnvState:
