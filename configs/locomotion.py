@@ -64,8 +64,8 @@ def get_config(variant: str = "cheetah_direction") -> ConfigDict:
     # steps of that size are noise.
     config.train.max_kl, config.train.max_kl_end = 0.1, 0.02
     config.train.kl_decay_from, config.train.kl_decay = 60, 40
-    # The paper has 10. With them MAML learnt to tumble to one side within 15 iterations, and stayed
-    # at a return of 72.
+    # The paper has 10. With them MAML's return on the cheetah's direction was 72 after 13 iterations
+    # and stayed there until 67.
     config.train.cg_iterations = 5
     if variant == "ant_direction":
         config.train.episodes = 40
