@@ -52,8 +52,9 @@ def base(name: str) -> Any:
     # differences. The exact matrix hardly feels directions that change the policy before adaptation
     # alone; with 1e-5 some seeds run away along them.
     config.train.damping = Amount(1e-2)
-    # Episodes of each support set that the Fisher matrix sees, 0 for all; the gradient and the
-    # line search always see all.
+    config.train.curvature_tasks = Amount(0)  # tasks that the Fisher matrix sees, 0 for all
+    # Episodes of each support set that it sees, 0 for all; the gradient and the line search always
+    # see all tasks and episodes.
     config.train.curvature_support = Amount(5)
     config.train.curvature_query = Amount(5)  # likewise, of each query set
     # Tasks that are simulated at a time on a device, 0 for all.

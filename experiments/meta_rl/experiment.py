@@ -269,6 +269,7 @@ def step_of(config: Config, learner: Learner, tx: optax.GradientTransformation) 
 def curvature_options(config: Config) -> dict[str, Any]:
     """The options of `rl.policy_arguments` in the config."""
     return {
+        "curvature_tasks": config.train.curvature_tasks or None,
         "curvature_support": config.train.curvature_support or None,
         "curvature_query": config.train.curvature_query or None,
         "task_chunk": config.train.task_chunk or None,

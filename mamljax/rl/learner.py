@@ -66,6 +66,7 @@ def trpo_step(
     learner: Learner,
     tx: optax.GradientTransformation | None = None,
     *,
+    curvature_tasks: int | None = None,
     curvature_support: int | None = None,
     curvature_query: int | None = None,
     task_chunk: int | None = None,
@@ -76,10 +77,11 @@ def trpo_step(
     Args:
       learner: what is trained.
       tx: the outer update, `trpo()` by default.
-      curvature_support, curvature_query, task_chunk, mesh: see `policy_arguments`.
+      curvature_tasks, curvature_support, curvature_query, task_chunk, mesh: see `policy_arguments`.
     """
     arguments = policy_arguments(
         learner,
+        curvature_tasks=curvature_tasks,
         curvature_support=curvature_support,
         curvature_query=curvature_query,
         task_chunk=task_chunk,

@@ -10,6 +10,7 @@ al. 2015, appendix C). They read arguments beside the updates, as optax's line s
 `policy_arguments` computes the other two for a policy that adapts to every task first.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -216,6 +217,7 @@ def backtrack(
 def policy_arguments(
     learner: Learner,
     *,
+    curvature_tasks: int | None = None,
     curvature_support: int | None = None,
     curvature_query: int | None = None,
     task_chunk: int | None = None,
@@ -230,20 +232,25 @@ def policy_arguments(
 
     Args:
       learner: what is trained.
+      curvature_tasks: take the matrix of this many tasks, rounded up to as many on each device of
+        the mesh; None takes all. The products cost as much less.
       curvature_support: let the adaptation within the Fisher matrix see this many support episodes
         of each task and step; None takes all. With fewer it is noisier, which makes the matrix
         larger and the steps shorter; the products cost as much less.
       curvature_query: take the matrix at the states of this many query episodes; None takes all.
-        The gradient and the trials always see all episodes of both.
+        The gradient and the trials always see all tasks, and all episodes of both.
       task_chunk: linearise this many tasks at a time; None takes what is fastest, see `backprop`.
       mesh: split the tasks over the devices of a mesh, see `sharding.task_mesh`.
     """
     for name, number in (
+        ("curvature_tasks", curvature_tasks),
         ("curvature_support", curvature_support),
         ("curvature_query", curvature_query),
     ):
         if number is not None:
             checks.at_least(name, number, 1)
+    devices = 1 if mesh is None else mesh.size
+    some = curvature_tasks and math.ceil(curvature_tasks / devices) * devices
 
     def adapted_policy(meta_params, task, key):
         params = learner.adapt(meta_params, task.support, key).params
@@ -260,12 +267,12 @@ def policy_arguments(
         _check_recorded(tasks)
         keys = jax.random.split(key, checks.leading_axis("tasks", tasks))
         few = Task(
-            jax.tree.map(lambda x: x[:, :, :curvature_support], tasks.support),
-            jax.tree.map(lambda x: x[:, :curvature_query], tasks.query),
+            jax.tree.map(lambda x: x[:some, :, :curvature_support], tasks.support),
+            jax.tree.map(lambda x: x[:some, :curvature_query], tasks.query),
         )
 
         def policies(meta_params):
-            return on_all(adapted_policy, meta_params, few, keys)
+            return on_all(adapted_policy, meta_params, few, keys[:some])
 
         def trial(meta_params):
             def one_task(meta_params, task, key):

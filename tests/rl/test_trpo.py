@@ -64,13 +64,17 @@ def test_curvature_is_the_dense_fisher_matrix(recorded_of, options, task_chunk):
     assert np.linalg.matrix_rank(expected) > 5
 
 
-def test_a_subsample_of_episodes_gives_the_curvature_of_those_episodes(recorded_of):
-    learner, params, tasks = recorded_of(episodes=6)
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_subsample_gives_the_curvature_of_its_tasks_and_episodes(recorded_of, devices):
+    learner, params, tasks = recorded_of(num_tasks=4, episodes=6)
     few = tasks._replace(
-        support=jax.tree.map(lambda x: x[:, :, :3], tasks.support),
-        query=jax.tree.map(lambda x: x[:, :2], tasks.query),
+        support=jax.tree.map(lambda x: x[:2, :, :3], tasks.support),
+        query=jax.tree.map(lambda x: x[:2, :2], tasks.query),
     )
-    part = rl.policy_arguments(learner, curvature_support=3, curvature_query=2)
+    # One task on each of two devices is the least that can be.
+    sizes = {"curvature_tasks": 3 - devices, "curvature_support": 3, "curvature_query": 2}
+    mesh = sharding.task_mesh(jax.devices()[:devices])
+    part = rl.policy_arguments(learner, mesh=mesh, **sizes)
     whole = rl.policy_arguments(learner)
     found = part(params, tasks, KEY)["curvature"](params)
     expected = whole(params, few, KEY)["curvature"](params)
