@@ -1,7 +1,6 @@
 """Few-shot image classification (Finn et al. 2017, section 5.2): train, choose, test, report."""
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -166,8 +165,7 @@ def trained_run(setting: Setting, workdir: Path) -> Run:
     validate = None
     if setting.validation is not None:
         first = next(iter(method.tested.values()))
-        validate = functools.partial(
-            score,
+        validate = scorer(
             setting,
             first,
             sampler=setting.validation,
@@ -276,39 +274,44 @@ def depends_on(config: Config) -> dict[str, Any]:
     return fields
 
 
-def score(
+def scorer(
     setting: Setting,
     tested: Tested,
-    params: Params,
     *,
     sampler: Sampler,
     key: jax.Array,
     num_tasks: int,
     inner_lr: float | None = None,
-) -> Scores:
-    """Return the accuracy before adaptation and after every inner step.
+) -> Callable[[Params], Scores]:
+    """Return a function of trained parameters, compiled at its first call.
+
+    It tells the accuracy before adaptation and after every inner step, see `evaluate`.
 
     Args:
       setting: of the run.
       tested: what is tested.
-      params: that were trained.
       sampler: draws a task.
       key: of the tasks.
       num_tasks: how many.
       inner_lr: None takes the config's.
     """
     config = setting.config.evaluate
-    return evaluate(
-        tested.learner(config.inner_lr if inner_lr is None else inner_lr),
-        tested.params(params),
-        sampler,
-        key,
-        num_tasks=num_tasks,
-        num_steps=config.num_inner_steps if tested.steps else None,
-        metric=accuracy,
-        task_chunk=config.task_chunk or None,
-        mesh=largest_task_mesh(num_tasks),
-    )
+    learner = tested.learner(config.inner_lr if inner_lr is None else inner_lr)
+
+    def score(params: Params) -> Scores:
+        return evaluate(
+            learner,
+            tested.params(params),
+            sampler,
+            key,
+            num_tasks=num_tasks,
+            num_steps=config.num_inner_steps if tested.steps else None,
+            metric=accuracy,
+            task_chunk=config.task_chunk or None,
+            mesh=largest_task_mesh(num_tasks),
+        )
+
+    return score
 
 
 def tune(setting: Setting, params: Params) -> dict[str, float]:
@@ -345,15 +348,15 @@ def test(setting: Setting, params: Params, inner_lr: Mapping[str, float], report
     ]
     with progress("test", len(rows)) as update:
         for done, (name, queries) in enumerate(rows, start=1):
-            found = score(
+            score = scorer(
                 setting,
                 setting.method.tested[name],
-                params,
                 sampler=setting.test[queries],
                 key=setting.keys["test"],
                 num_tasks=config.evaluate.num_tasks,
                 inner_lr=inner_lr[name],
             )
+            found = score(params)
             label = f"{name}, dense" if config.model.network == "dense" else name
             what = (
                 f"{config.task.ways}-way {config.task.shots}-shot, "

@@ -212,8 +212,7 @@ def train_all(
             num_iterations=config.train.num_iterations,
             meta_batch=config.train.meta_batch,
             depends_on=depends_on(config, method),
-            validate=functools.partial(
-                score,
+            validate=scorer(
                 config,
                 method,
                 inner_lr=config.evaluate.inner_lr,
@@ -321,38 +320,44 @@ def depends_on(config: Config, method: Method) -> dict[str, Any]:
     return fields
 
 
-def score(
+def scorer(
     config: Config,
     method: Method,
-    params: Params,
     *,
     inner_lr: float,
     key: jax.Array,
     num_tasks: int,
     num_steps: int,
-) -> Scores:
-    """Return the mean returns before adaptation and after every inner step, see `evaluate`.
+) -> Callable[[Params], Scores]:
+    """Return a function of parameters: their scores on tasks, compiled at its first call.
 
-    Those of RL^2 are the returns of a trial's first episode, its second, and so on.
+    Scores are the mean returns before adaptation and after every inner step, see `evaluate`. Those
+    of RL^2 are the returns of a trial's first episode, its second, and so on.
     """
     learner = method.learner(inner_lr)
+    tasks = sampler(config, method, learner, config.evaluate)
     by_episode = {f"episode_{k}": _of_episode(config, k) for k in range(method.episodes)}
-    found = evaluate(
-        learner,
-        params,
-        sampler(config, method, learner, config.evaluate),
-        key,
-        num_tasks=num_tasks,
-        num_steps=num_steps,
-        metric=mean_return,
-        info={BROKEN: losses.broken_episodes, **(by_episode if method.episodes > 1 else {})},
-        task_chunk=config.evaluate.task_chunk or None,
-        mesh=largest_task_mesh(num_tasks),
-    )
-    if method.episodes == 1:
-        return found
-    values = np.concatenate([found.info[name] for name in by_episode], axis=1)
-    return summarise(values, -values)._replace(info={BROKEN: found.info[BROKEN]})
+    info = {BROKEN: losses.broken_episodes, **(by_episode if method.episodes > 1 else {})}
+
+    def score(params: Params) -> Scores:
+        found = evaluate(
+            learner,
+            params,
+            tasks,
+            key,
+            num_tasks=num_tasks,
+            num_steps=num_steps,
+            metric=mean_return,
+            info=info,
+            task_chunk=config.evaluate.task_chunk or None,
+            mesh=largest_task_mesh(num_tasks),
+        )
+        if method.episodes == 1:
+            return found
+        values = np.concatenate([found.info[name] for name in by_episode], axis=1)
+        return summarise(values, -values)._replace(info={BROKEN: found.info[BROKEN]})
+
+    return score
 
 
 def _of_episode(config: Config, number: int) -> Callable[[Any, losses.Experience], jax.Array]:
@@ -397,15 +402,15 @@ def test(trained: Trained, key: jax.Array, report: Report) -> dict[str, Scores]:
     config, scores = trained.config, {}
     with progress("test", len(trained.methods)) as update:
         for name, method in trained.methods.items():
-            scores[name] = score(
+            scored = scorer(
                 config,
                 method,
-                trained.params[name],
                 inner_lr=trained.inner_lr.get(name, 0.0),
                 key=key,
                 num_tasks=config.evaluate.num_tasks,
                 num_steps=method.steps,
             )
+            scores[name] = scored(trained.params[name])
             known = published(config, name)
             setting = config.env.name
             if method.episodes > 1:

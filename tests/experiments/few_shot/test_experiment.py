@@ -17,6 +17,7 @@ from experiments.few_shot import experiment, methods
 from mamljax import Batch, data, files, models, recipes
 from mamljax.checks import ArgumentError
 from mamljax.data import DataError
+from mamljax.evaluate import _jitted_curves as compiled_curves
 from mamljax.models import weights
 from mamljax.train import NonFiniteError
 
@@ -149,16 +150,24 @@ def test_weights_are_evaluated_without_training(config, tmp_path):
 
 def test_the_best_checkpoint_on_validation_is_tested(config, tmp_path, monkeypatch):
     accuracies = iter([0.5, 0.9, 0.7])
-    score = experiment.score
+    scorer = experiment.scorer
 
-    def scored(*args, num_tasks, **options):
-        found = score(*args, num_tasks=num_tasks, **options)
-        validating = num_tasks == config.validate.num_tasks
-        return found._replace(mean=found.mean * 0 + next(accuracies)) if validating else found
+    def scripted(*args, num_tasks, **options):
+        score = scorer(*args, num_tasks=num_tasks, **options)
 
-    monkeypatch.setattr(experiment, "score", scored)
+        def scored(params):
+            found = score(params)
+            validating = num_tasks == config.validate.num_tasks
+            return found._replace(mean=found.mean * 0 + next(accuracies)) if validating else found
+
+        return scored
+
+    monkeypatch.setattr(experiment, "scorer", scripted)
+    before = compiled_curves._cache_size()
     train = experiment.run(config, tmp_path)["train"]["maml"]
     assert (train["iterations"], train["tested_checkpoint"]) == (6, 4)
+    # One program for all three checkpoints, and one for the test.
+    assert compiled_curves._cache_size() - before <= 2
 
 
 def test_without_validation_classes_the_last_checkpoint_is_tested(config, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from experiments.benchmark import meta_rl
 from experiments.meta_rl import experiment
 from mamljax import files, rl
 from mamljax.checks import ArgumentError
+from mamljax.evaluate import _jitted_curves as compiled_curves
 from mamljax.evaluate import summarise
 from mamljax.running import metrics
 
@@ -101,6 +102,20 @@ def test_weights_that_lack_a_method_are_refused(finished, tmp_path):
         ArgumentError, match=r"config\.weights\.test: there is no file nowhere\.npz"
     ):
         navigation.run(config, tmp_path)
+
+
+def test_checkpoints_are_scored_by_one_program():
+    config = small(navigation_config.get_config(), "maml")
+    method = experiment.build(config, navigation.build(config), "maml")
+    score = experiment.scorer(
+        config, method, inner_lr=0.1, key=jax.random.key(0), num_tasks=2, num_steps=1
+    )
+    before = compiled_curves._cache_size()
+    params = [experiment.initial(method, jax.random.key(seed)) for seed in range(2)]
+    first, second = map(score, params)
+    assert first.mean.shape == (2,)
+    assert not np.array_equal(first.mean, second.mean)
+    assert compiled_curves._cache_size() == before + 1
 
 
 @pytest.mark.parametrize(
