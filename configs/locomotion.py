@@ -15,8 +15,8 @@ the oracle that is closed. After one step MAML closes 0.70, 0.68, 0.95 and 0.86 
 
 What is the paper's: rewards, tasks, the clock, gears, where episodes start, 40 tasks of 20 episodes
 (the ant's direction 40) of 200 steps, the network. What is ours: actions scaled, and a larger inner
-step for them; lambda 0.9, and which way to run a lower one and a lower discount at test; a larger trust region.
-RESULTS.md has what was measured.
+step for them; lambda 0.9, and which way to run a lower one and a lower discount at test; a larger
+trust region, whose curvature sees a quarter of the tasks. RESULTS.md has what was measured.
 """
 
 from ml_collections import ConfigDict
@@ -55,8 +55,9 @@ def get_config(variant: str = "cheetah_direction") -> ConfigDict:
     # gain on other meta-batches is the same.
     config.train.curvature_tasks, config.train.curvature_query = 10, 10
     config.train.rollout_chunk = config.evaluate.task_chunk = 5
-    # The paper's lambda of 1 weighs each action by all rewards after it, which is mostly noise. Which
-    # way to run, an inner step sees less far still at test: RESULTS.md has what it gains by that.
+    # The paper's lambda of 1 weighs each action by all rewards after it, which is mostly noise. To
+    # find out which way to run, an inner step sees less far still at test: RESULTS.md has what it
+    # gains by that.
     config.train.gae_lambda = 0.9
     if variant.endswith("direction"):
         config.evaluate.gae_lambda, config.evaluate.discount = 0.7, 0.9
