@@ -16,7 +16,7 @@ the oracle that is closed. After one step MAML closes 0.70, 0.68, 0.95 and 0.86 
 What is the paper's: rewards, tasks, the clock, gears, where episodes start, 40 tasks of 20 episodes
 (the ant's direction 40) of 200 steps, the network. What is ours: actions scaled, and a larger inner
 step for them; lambda 0.9, and which way to run a lower one and a lower discount at test; a larger
-trust region, whose curvature sees a quarter of the tasks. RESULTS.md has what was measured.
+trust region, whose curvature sees a quarter of the ant's tasks. RESULTS.md has what was measured.
 """
 
 from ml_collections import ConfigDict
@@ -51,9 +51,11 @@ def get_config(variant: str = "cheetah_direction") -> ConfigDict:
     config.env.start_noise = Amount(0.01)  # standard deviation of positions at the start
     config.train.meta_batch = 40
     config.train.curvature_support = 0  # 2 of 20 made the matrix 5 times too large
-    # A quarter of the tasks costs a quarter: 0.7 s instead of 2.5 s of an iteration, and the step's
-    # gain on other meta-batches is the same.
-    config.train.curvature_tasks, config.train.curvature_query = 10, 10
+    config.train.curvature_query = 2
+    if variant.startswith("ant"):
+        # A quarter of the tasks costs a quarter, and the ant learns well by it. The cheetah's
+        # direction did not: after 90 iterations its return was 75, where it is 97 after 40 with all.
+        config.train.curvature_tasks, config.train.curvature_query = 10, 10
     config.train.rollout_chunk = config.evaluate.task_chunk = 5
     # The paper's lambda of 1 weighs each action by all rewards after it, which is mostly noise. To
     # find out which way to run, an inner step sees less far still at test: RESULTS.md has what it
