@@ -54,7 +54,7 @@ def get_config(variant: str = "cheetah_direction") -> ConfigDict:
     config.train.curvature_query = 2
     if variant.startswith("ant"):
         # A quarter of the tasks costs a quarter, and the ant learns well by it. The cheetah's
-        # direction did not: after 90 iterations its return was 75, where it is 97 after 40 with all.
+        # direction did not: its return was 75 after 90 iterations, and is 97 after 40 with all.
         config.train.curvature_tasks, config.train.curvature_query = 10, 10
     config.train.rollout_chunk = config.evaluate.task_chunk = 5
     # The paper's lambda of 1 weighs each action by all rewards after it, which is mostly noise. To
