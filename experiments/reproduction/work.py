@@ -30,7 +30,7 @@ WORTH_KEEPING_SECONDS = 3600
 """Training that is worth packing."""
 
 FIGURES = (
-    *(f"{name}.png" for name in ("training", "accuracy", "returns", "paths")),
+    *(f"{name}.png" for name in ("training", "training_maml", "accuracy", "returns", "paths")),
     *(f"figure{number}.png" for number in (2, 3, 6, 7)),
     "maml.html",  # plays a robot's episodes
 )
