@@ -58,9 +58,9 @@ def get_config(variant: str = "cheetah_direction") -> ConfigDict:
         # direction did not: its return was 75 after 90 iterations, and is 97 after 40 with all.
         config.train.curvature_tasks, config.train.curvature_query = 10, 10
     config.train.rollout_chunk = config.evaluate.task_chunk = 5
-    # The paper's lambda of 1 weighs each action by all rewards after it, which is mostly noise. Which
-    # way the cheetah is to run, an inner step sees less far still at test; RESULTS.md has what it
-    # gains by that. The others lose: the ant's direction comes to 163 by it instead of 236.
+    # The paper's lambda of 1 weighs each action by all rewards after it, which is mostly noise. In
+    # the cheetah's direction an inner step sees less far still at test (RESULTS.md has what that
+    # gains). The others lose by it: the ant's direction comes to 163 instead of 236.
     config.train.gae_lambda = 0.9
     if variant == "cheetah_direction":
         config.evaluate.gae_lambda, config.evaluate.discount = 0.7, 0.9
