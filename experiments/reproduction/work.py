@@ -29,11 +29,13 @@ GRACE_SECONDS = 600
 WORTH_KEEPING_SECONDS = 3600
 """Training that is worth packing."""
 
-FIGURES = (
-    *(f"{name}.png" for name in ("training", "training_maml", "accuracy", "returns", "paths")),
-    *(f"figure{number}.png" for number in (2, 3, 6, 7)),
-    "maml.html",  # plays a robot's episodes
-)
+FIGURES = {
+    **{f"{name}.png": f"{name}.png" for name in ("training", "accuracy", "returns", "paths")},
+    "training_maml.png": "training.png",  # in reinforcement learning every method has its own
+    **{f"figure{number}.png": f"figure{number}.png" for number in (2, 3, 6, 7)},
+    "maml.html": "maml.html",  # plays a robot's episodes
+}
+"""Figures of a run that are published, and the names that they then have behind their row's."""
 
 
 class Verified(NamedTuple):
@@ -149,10 +151,10 @@ def publish(row: Row, seed: int, places: Places) -> None:
     record = json.loads((workdir / report.FILE).read_text(encoding="utf-8"))
     files.write_json(target, record)
     if seed == row.seeds[0]:
-        for name in FIGURES:
+        for name, published in FIGURES.items():
             figure = workdir / "figures" / name
             if figure.is_file():
-                shutil.copyfile(figure, places.results / f"{row.name}_{name}")
+                shutil.copyfile(figure, places.results / f"{row.name}_{published}")
         if (workdir / model_file.FILE).is_file() and not row.network:
             shutil.copyfile(workdir / model_file.FILE, places.weights(row))
     places.unfinished(row, seed).unlink(missing_ok=True)
