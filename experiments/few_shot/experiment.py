@@ -257,6 +257,8 @@ def depends_on(config: Config) -> dict[str, Any]:
     free = ["num_iterations", "task_chunk", "remat"]
     if not config.train.clip_norm:  # earlier versions did not have it
         free.append("clip_norm")
+    if config.method != "pretrained":  # no other reads it
+        free.append("minibatch")
     fields["train"] = {name: x for name, x in values["train"].items() if name not in free}
     images = ("source", "scheme", "rotate")
     if methods.augmentation(config) is not None:  # earlier versions did not have it
