@@ -239,6 +239,14 @@ def test_a_wrong_value_ends_at_the_door(config, tmp_path, change, message):
     assert not (work / "checkpoints").exists()
 
 
+@pytest.mark.parametrize(("method", "reads"), [("maml", False), ("pretrained", True)])
+def test_only_pretraining_depends_on_its_minibatch(config, method, reads):
+    config.method = method
+    before = experiment.depends_on(config)
+    config.train.minibatch += 1
+    assert (experiment.depends_on(config) != before) == reads
+
+
 def start_of(config):
     """The parameters before training, and what a resumed run has to agree on."""
     setting = experiment.prepare(config)

@@ -7,7 +7,8 @@ import zipfile
 
 import pytest
 
-from configs.paper import Row
+from configs.paper import ROWS, Row
+from experiments.few_shot import experiment
 from experiments.reproduction import standing, work
 from experiments.reproduction.places import Places
 from mamljax import files
@@ -91,6 +92,28 @@ def test_an_hour_of_training_is_packed_and_laid_out_again(places, tmp_path):
     (elsewhere.workdir(ROW, 0) / "metrics.jsonl").write_text("mine")
     work.unpack(ROW, 0, elsewhere)
     assert (elsewhere.workdir(ROW, 0) / "metrics.jsonl").read_text() == "mine"
+
+
+PACKED = [
+    pytest.param(row, seed, id=f"{row.name}-seed{seed}")
+    for row in ROWS
+    for seed in row.seeds
+    if Places().unfinished(row, seed).is_file()
+]
+
+
+@pytest.mark.parametrize(("row", "seed"), PACKED)
+def test_what_is_packed_goes_on_with_the_config_of_today(row, seed, tmp_path):
+    assert row.config.partition(":")[0] in ("omniglot", "miniimagenet"), "compare this one, too"
+    places = Places(runs=tmp_path)
+    work.unpack(row, seed, places)
+    config = standing.config_of(row)
+    config.seed = seed
+    wanted = json.loads(json.dumps(experiment.depends_on(config)))
+    records = list(places.workdir(row, seed).glob("checkpoints/*/*/checkpoint.json"))
+    assert records
+    for path in records:
+        assert files.unsealed(path.read_text(encoding="utf-8"))["config"] == wanted
 
 
 def test_a_finished_run_is_published_and_no_longer_unfinished(places):
