@@ -57,10 +57,9 @@ def draw(figures: Path, trained: experiment.Trained) -> None:
             f"after {s} gradient step{'' if s == 1 else 's'}": film(steps[s])
             for s in range(min(2, len(steps)))
         }
-        told = ", ".join(f"{field} {value}" for field, value in task._asdict().items())
-        rl.write_rollouts(
-            figures / f"{name}.html", robot, films, title=f"{config.env.name}: {name}, {told}"
-        )
+        told = ", ".join(f"{field} {value:.3g}" for field, value in task._asdict().items())
+        shown = config.env.name.replace("_", " ")
+        rl.write_rollouts(figures / f"{name}.html", robot, films, title=f"{shown}: {name}, {told}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ iframe {{ border: 1px solid #ccc; height: 480px; width: 100%; }}
 <main>
 {panels}
 </main>
+<p>The player is Brax's and is loaded from the internet; drag to turn, scroll to zoom.</p>
 </html>
 """
 PANEL = """<section>
@@ -41,13 +42,13 @@ def write_rollouts(
     """Write one page that plays episodes side by side, in real time.
 
     The page holds all its data. The viewer's JavaScript is not in it: Brax's page loads it from
-    public servers (cdn.jsdelivr.net, unpkg.com), so watching needs a network connection.
+    public servers, so watching needs a network connection.
 
     Args:
       path: of the HTML file; replaced in one piece.
       environment: the Brax environment that was rolled out, as `robot` returns it.
-      rollouts: by title, the states of one episode as `from_brax` makes them, leaves ``[H, ...]``,
-        stacked as `lax.scan` does. What follows the end of an episode is left out.
+      rollouts: by title, the states of one episode in an environment of `from_brax`, leaves
+        ``[H + 1, ...]``, from `episode`. What follows the end of an episode is left out.
       title: of the page.
 
     Raises:
@@ -75,14 +76,15 @@ def _panel(environment: Any, name: str, states: EnvState) -> str:
 
     if np.ndim(states.done) != 1:
         raise ArgumentError(
-            f"rollouts[{name!r}] must be one episode, with leaves [H, ...]; its done has shape "
+            f"rollouts[{name!r}] must be one episode, with leaves [H + 1, ...]; its done has shape "
             f"{np.shape(states.done)}. Choose one by jax.tree.map(lambda leaf: leaf[0], states)."
         )
     states = jax.device_get(states)
     ends = np.flatnonzero(states.done)
-    steps = int(ends[0]) + 1 if len(ends) else len(states.done)
+    length = int(ends[0]) + 1 if len(ends) else len(states.done)
     moments = [
-        jax.tree.map(lambda leaf, t=t: leaf[t], states.physics.pipeline_state) for t in range(steps)
+        jax.tree.map(lambda leaf, t=t: leaf[t], states.physics.pipeline_state)
+        for t in range(length)
     ]
     # A diverged simulation has no position to be drawn at.
     drawn = [moment for moment in moments if np.isfinite(moment.x.pos).all()]
@@ -93,7 +95,7 @@ def _panel(environment: Any, name: str, states: EnvState) -> str:
     film = brax_html.render(system, drawn, height="100vh", colab=False)
     return PANEL.format(
         name=html.escape(name),
-        steps=steps,
-        total=float(np.sum(states.reward[:steps])),
+        steps=length - 1,  # the first state is where the episode begins
+        total=float(np.sum(states.reward[:length])),
         film=html.escape(film),
     )

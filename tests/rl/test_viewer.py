@@ -70,8 +70,8 @@ def test_a_page_plays_every_episode_up_to_its_end(ant, episode_of, tmp_path):
     assert len(before["geoms"]) > 1
     assert page.count("<iframe") == 2
     assert "<h1>Ant &amp; friends</h1>" in page
-    assert "<h2>before &lt;1&gt;</h2>\n<p>4 steps, return 4.0</p>" in page
-    assert "<p>6 steps, return 6.0</p>" in page
+    assert "<h2>before &lt;1&gt;</h2>\n<p>3 steps, return 4.0</p>" in page
+    assert "<p>5 steps, return 6.0</p>" in page
     assert [entry.name for entry in tmp_path.iterdir()] == ["films.html"]
 
 
