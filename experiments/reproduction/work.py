@@ -59,7 +59,7 @@ def train(row: Row, seed: int, places: Places, deadline: float, nice: int) -> bo
       row, seed: what to train.
       places: where.
       deadline: of `time.monotonic`, when training is asked to end with a checkpoint.
-      nice: the niceness of the process.
+      nice: the niceness of the process, unless that of this one is higher.
 
     Raises:
       RuntimeError: if training ends with an error, with the last line of what it said.
@@ -86,6 +86,7 @@ def _give_way(pid: int, nice: int) -> None:
     It shares time among sessions first, whatever the niceness within them (sched_autogroup).
     """
     with contextlib.suppress(OSError):
+        nice = max(nice, os.getpriority(os.PRIO_PROCESS, 0))
         os.setpriority(os.PRIO_PROCESS, pid, nice)
         Path(f"/proc/{pid}/autogroup").write_text(str(nice), encoding="utf-8")
 

@@ -64,6 +64,20 @@ def test_a_run_ends_by_itself_or_at_the_deadline(places, program):
     assert (places.workdir(ROW, 0) / work.LOG).read_text() == "trained\nstopped\n"
 
 
+@pytest.mark.parametrize(("nice", "found"), [(0, 7), (9, 9)])
+def test_training_is_at_least_as_nice_as_what_starts_it(places, program, monkeypatch, nice, found):
+    program("""
+        import os, time
+        for _ in range(100):  # until it is told
+            print(os.getpriority(os.PRIO_PROCESS, 0), flush=True)
+            time.sleep(0.01)
+    """)
+    monkeypatch.setattr(work.os, "getpriority", lambda which, who: 7)
+    assert work.train(ROW, 0, places, deadline=time.monotonic() + 60, nice=nice)
+    told = (places.workdir(ROW, 0) / work.LOG).read_text(encoding="utf-8").split()
+    assert told[-1] == str(found)
+
+
 def test_an_error_is_told_with_its_last_line(places, program):
     program("raise SystemExit('error: the disk is full')")
     with pytest.raises(RuntimeError, match=r"see .*log\.txt: error: the disk is full"):
