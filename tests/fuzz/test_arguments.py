@@ -160,7 +160,7 @@ CALLS = {
     ),
     "cavia": (lambda **o: use(algorithms.cavia(NET, MSE, **({"shape": (2,)} | o))), ("shape",)),
     "anil": (lambda **o: use(algorithms.anil(NET, MSE, **({"head": "Dense_1"} | o))), ("head",)),
-    "fit": (train, ("num_steps", "meta_batch", "chunk", "task_chunk")),
+    "fit": (train, ("num_steps", "meta_batch", "steps_per_call", "task_chunk")),
     "evaluate": (assess, ("num_tasks", "num_steps", "task_chunk", "metric")),
     "mlp": (
         lambda **o: make(models.mlp(**({"features": (3, 1)} | o))),
