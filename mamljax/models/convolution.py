@@ -38,9 +38,6 @@ BLOCK_SIZE = {"cpu": 2**19}
 """Entries of the patches that are made at a time; on other backends all. On CPU they should stay in
 its cache, since memory is slower than the products."""
 
-KERNEL_BLOCK_SIZE = {"cpu": 2**21}
-"""The same for the gradient of the kernel without a stride, whose products gain by length."""
-
 
 def convolution(
     images: jax.Array, kernel: jax.Array, *, stride: int = 1, form: str | None = None
@@ -163,7 +160,7 @@ def _as_products(image_shape, kernel_shape, stride):
     down, across = (_padding(*sizes, stride) for sizes in zip(shape, window, strict=True))
     places = down.outputs, across.outputs
     entries = math.prod(window) * channels
-    block = _block(count, math.prod(places) * entries, BLOCK_SIZE)
+    block = _block(count, math.prod(places) * entries)
 
     def patches_of(x):
         rows = _taps(x, 2, window[1], across, stride)
@@ -189,32 +186,22 @@ def _as_products(image_shape, kernel_shape, stride):
 
         return _sum_of_blocks(each, block, x, dy).reshape(kernel_shape)
 
-    if stride > 1:
-        return _Faces(output, of_images, of_kernel)
+    def of_kernel_by_halves(x, dy):
+        """The taps across from the images, those down, in reverse, from the cotangent."""
 
-    # Without a stride the taps are rows of the left side, so that no product is transposed. Of many
-    # channels it has those across alone; those down, in reverse, come from the cotangent.
-    by_halves = window[1] * channels + window[0] * filters < entries + filters  # less to copy
-
-    def of_kernel_by_rows(x, dy):
         def each(x, dy):
-            rows = _shifted(lax.optimization_barrier(jnp.moveaxis(x, 3, 0)), 3, window[1], across)
-            if by_halves:
-                dy = _taps(dy, 1, window[0], _turned(down))
-            else:
-                rows = _shifted(rows, 2, window[0], down)
-            rows = lax.optimization_barrier(rows.reshape(rows.shape[0], -1))
-            return rows @ lax.optimization_barrier(dy.reshape(-1, dy.shape[3]))
+            right = _taps(x, 2, window[1], across).reshape(-1, window[1] * channels)
+            below = _taps(dy, 1, window[0], _turned(down)).reshape(-1, window[0] * filters)
+            return lax.dot_general(right, below, (((0,), (0,)), ((), ())))
 
-        found = _sum_of_blocks(each, few, x, dy)
-        if not by_halves:
-            return found.reshape(kernel_shape)
-        found = found.reshape(window[1], channels, window[0], filters)
+        few = _block(count, math.prod(places) * halves)
+        found = _sum_of_blocks(each, few, x, dy).reshape(window[1], channels, window[0], filters)
         return jnp.transpose(found, (2, 0, 1, 3))[::-1]
 
-    width = window[1] * channels + window[0] * filters if by_halves else entries
-    few = _block(count, math.prod(places) * width, KERNEL_BLOCK_SIZE)
-    return _Faces(output, of_images, of_kernel_by_rows)
+    halves = window[1] * channels + window[0] * filters
+    if stride == 1 and halves < entries + filters:  # less to copy
+        return _Faces(output, of_images, of_kernel_by_halves)
+    return _Faces(output, of_images, of_kernel)
 
 
 def _direct(image_shape, kernel_shape, stride):
@@ -268,14 +255,14 @@ def _task_by_task(function):
     return one
 
 
-def _block(count, size, limits):
+def _block(count, size):
     """Return how many of `count` images with `size` entries of patches each to take at a time.
 
     All of them where `count` is a symbol of `jax.export`, which no number is known to divide.
     """
     if not isinstance(count, int):
         return count
-    limit = max(limits.get(jax.default_backend(), count * size) // size, 1)
+    limit = max(BLOCK_SIZE.get(jax.default_backend(), count * size) // size, 1)
     return max(n for n in range(1, min(limit, count) + 1) if count % n == 0)
 
 
@@ -314,15 +301,6 @@ def _taps(images, axis, size, padding, stride=1):
     reach = (padding.outputs - 1) * stride + 1
     slices = [lax.slice_in_dim(padded, tap, tap + reach, stride, axis) for tap in range(size)]
     return jnp.concatenate(slices, -1)
-
-
-def _shifted(images, axis, size, padding):
-    """What each tap of a window along one axis sees, ``[C, ...] -> [size * C, ...]``."""
-    sides = [(0, 0)] * images.ndim
-    sides[axis] = padding.before, padding.after
-    padded = lax.optimization_barrier(jnp.pad(images, sides))
-    slices = [lax.slice_in_dim(padded, tap, tap + padding.outputs, 1, axis) for tap in range(size)]
-    return jnp.concatenate(slices)
 
 
 def _overlay(patches, shape, stride):

@@ -92,8 +92,7 @@ def test_forms_agree_under_a_kernel_per_task(form, stride, axes, assert_close):
 @pytest.fixture
 def in_blocks(monkeypatch):
     """Of how many entries the patches of a block may be."""
-    for name in ("BLOCK_SIZE", "KERNEL_BLOCK_SIZE"):
-        monkeypatch.setattr(convolutions, name, {"cpu": 200})
+    monkeypatch.setattr(convolutions, "BLOCK_SIZE", {"cpu": 200})
     convolutions._trilinear.cache_clear()
     yield
     convolutions._trilinear.cache_clear()
@@ -130,8 +129,9 @@ def test_types_are_promoted():
 @pytest.mark.parametrize(
     ("count", "size", "expected"), [(75, 200, 1), (75, 66, 3), (75, 7, 25), (75, 2, 75), (7, 50, 1)]
 )
+@pytest.mark.usefixtures("in_blocks")
 def test_blocks_divide_the_images_and_fit(count, size, expected):
-    assert convolutions._block(count, size, {"cpu": 200}) == expected
+    assert convolutions._block(count, size) == expected
 
 
 @pytest.mark.usefixtures("x64")
