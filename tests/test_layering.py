@@ -41,6 +41,7 @@ SHELVES = [
     | {"navigation", "locomotion"},
     {"prepare", "classify"},
     {"reproduction", "summary"},
+    {"tables"},
     {"results"},
     {"reproduce"},
     {"benchmark"},

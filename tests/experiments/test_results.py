@@ -9,6 +9,7 @@ import pytest
 from configs import paper
 from experiments import results
 from experiments.reproduction.places import Places
+from experiments.tables import measurements, runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,18 +67,18 @@ def test_prose_and_what_trained_are_kept():
 
 def test_gains_are_told_with_their_intervals():
     report = {"details": {"gain": {"maml": {"mean": [3.14159, 12.0], "ci95": [1.234, 2.0]}}}}
-    assert results._gains(report) == [
+    assert runs._gains(report) == [
         "- gained by 1, 2, ... steps of maml, each task against itself: 3.14 ± 1.2, 12 ± 2"
     ]
-    assert results._gains({}) == []
+    assert runs._gains({}) == []
 
 
-@pytest.mark.parametrize("kind", results.TABLES)
+@pytest.mark.parametrize("kind", measurements.TABLES)
 def test_every_table_of_measurements_has_as_many_cells_as_columns(kind):
     marks = {found[2] for page in results.PAGES for found in marked(page) if found[3] == kind}
     assert marks
     for mark in marks:
-        table = results.TABLES[kind](json.loads((ROOT / "results" / mark).read_text("utf-8")))
+        table = measurements.TABLES[kind](json.loads((ROOT / "results" / mark).read_text("utf-8")))
         assert {len(line) for line in table.cells} == {len(table.header)}, mark
 
 
@@ -86,14 +87,14 @@ def test_the_papers_gap_is_that_of_its_returns():
         "experiment": "meta-RL: cheetah_direction",
         "details": {"oracle_gap_closed": {"maml": [0.5, 0.6, 0.7], "other": [0.0]}},
     }
-    assert results.gap(found).cells == [
+    assert measurements.gap(found).cells == [
         ["maml", "0.50 / 0.60 / 0.70", "0.70 / 0.74 / 0.74"],
         ["other", "0.00", ""],
     ]
 
     now = {"mean": [0.5], "ci95": [[0.42, 0.61]]}
     found["details"]["oracle_gap_closed"] = {"other": now}
-    assert results.gap(found).cells == [["other", "0.50 (0.42 to 0.61)", ""]]
+    assert measurements.gap(found).cells == [["other", "0.50 (0.42 to 0.61)", ""]]
 
 
 def test_a_table_that_there_is_not_is_refused():

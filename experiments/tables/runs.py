@@ -1,0 +1,97 @@
+"""Tables of runs: their report, and where its numbers come from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mamljax.running import report
+from mamljax.running.report import Record
+
+
+def reported(paths: Sequence[Path]) -> list[str]:
+    """Return the table of reports that differ in the seed alone, and where they come from."""
+    records = report.read(paths)
+    return [*report.markdown_table(report.table(records)), "", *origin(records)]
+
+
+def origin(records: Sequence[Record]) -> list[str]:
+    """Return where numbers come from: training, device, versions, command."""
+    first = records[0]
+    device, versions = first["device"], first["versions"]
+    devices = f"{device['count']} device{'' if device['count'] == 1 else 's'}"
+    return [
+        f"- {first['results'][0]['num_tasks']} test tasks for each seed",
+        *(f"- training{line}" for line in _trainings(records)),
+        *_gains(first),
+        *_gaps(first),
+        f"- {device['platform'].upper()} ({device['kind']}, {device['cpu_cores']} cores, "
+        f"{devices}), Python {versions['python']}, jax {versions['jax']}, "
+        f"mamljax {versions['mamljax']}",
+        f"- `{first['command']}`",
+    ]
+
+
+def _trainings(records: Sequence[Record]) -> list[str]:
+    """Training of the first seed, or of each where they are not equally long."""
+    lengths = [{name: run.get("iterations") for name, run in x["train"].items()} for x in records]
+    if all(length == lengths[0] for length in lengths):
+        return [f": {line}" for line in _training(records[0])]
+    return [f", seed {x['seed']}: {line}" for x in records for line in _training(x)]
+
+
+def _training(record: Record) -> list[str]:
+    """Iterations and time of every method that was trained."""
+    lines = []
+    for name, run in record["train"].items():
+        if not run.get("iterations"):
+            continue
+        text = f"{name}, {run['iterations']:,} iterations"
+        if seconds := run.get("wall_seconds"):
+            text += f" in {_duration(seconds)}"
+        elif rate := run.get("iterations_per_second"):
+            text += f", about {_duration(run['iterations'] / rate)} by the median rate"
+        if (tested := run.get("tested_checkpoint")) not in (None, run["iterations"]):
+            text += f", the checkpoint of {tested:,} tested"
+        if flat := run.get("flat_for"):
+            text += f"; it ended where validation had not risen for {flat:,}"
+        if imported := run.get("imported"):
+            text += f"; tested from {imported}"
+        lines.append(text)
+    return lines
+
+
+def _gains(record: Record) -> list[str]:
+    """In reinforcement learning: what each step gained, over tasks compared with themselves."""
+    gains = record.get("details", {}).get("gain", {})
+    return [
+        f"- gained by 1, 2, ... steps of {name}, each task against itself: "
+        + ", ".join(
+            f"{mean:.3g} ± {ci95:.2g}"
+            for mean, ci95 in zip(gain["mean"], gain["ci95"], strict=True)
+        )
+        for name, gain in gains.items()
+    ]
+
+
+def _gaps(record: Record) -> list[str]:
+    """In reinforcement learning: which part of the gap to the oracle each step closes."""
+    gaps = record.get("details", {}).get("oracle_gap_closed", {})
+    return [
+        f"- gap to the oracle closed after 1, 2, ... steps by {name}: " + ", ".join(parts(closed))
+        for name, closed in gaps.items()
+    ]
+
+
+def parts(closed: list[float] | dict[str, list[Any]]) -> list[str]:
+    """Parts of a gap in words; earlier versions wrote no intervals."""
+    if isinstance(closed, list):
+        return [f"{part:.2f}" for part in closed]
+    both = zip(closed["mean"], closed["ci95"], strict=True)
+    return [f"{part:.2f} ({low:.2f} to {high:.2f})" for part, (low, high) in both]
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{seconds:.0f} seconds"
