@@ -28,7 +28,7 @@ from experiments.benchmark.measure import Options
 from experiments.harness import model_file
 from experiments.harness.config import Config
 from experiments.harness.main import set_up_cpu
-from experiments.meta_rl import experiment
+from experiments.meta_rl import methods
 from mamljax import rl
 from mamljax.rl.sampler import experience
 from mamljax.sharding import training_mesh
@@ -66,8 +66,8 @@ def run(output: Path, options: Options) -> dict[str, Any]:
     config = locomotion_config.get_config(NAME)
     set_up_cpu(config)
     env = locomotion.build(config)
-    method = experiment.build(config, env, "maml")
-    shapes = experiment.shapes({"maml": method}, jax.random.key(0))
+    method = methods.build(config, env, "maml")
+    shapes = methods.shapes({"maml": method}, jax.random.key(0))
     runs, _ = model_file.load(parts.RESULTS / WEIGHTS, shapes)
     given = config, env, runs["maml"].meta_params
     measured: parts.Parts = {"inner steps": functools.partial(inner_steps, *given)}
@@ -81,7 +81,7 @@ def inner_steps(
     config: Config, env: rl.Env, params: Params, size: Size = FULL
 ) -> list[dict[str, Any]]:
     """Return a row for each discount and lambda."""
-    policy = experiment.build(config, env, "maml").policy
+    policy = methods.build(config, env, "maml").policy
     keys = jax.random.split(jax.random.key(0), size.tasks)
     tasks = jax.vmap(lambda key, place: placed(env.sample_task, place)(key))(
         keys, jnp.arange(size.tasks)
@@ -135,10 +135,10 @@ def outer_steps(
     """Return a row for each of `SEARCHES`."""
     config = config.copy_and_resolve_references()
     config.train.gae_lambda = gae_lambda
-    method = experiment.build(config, env, "maml")
+    method = methods.build(config, env, "maml")
     learner, mesh = method.learner(), training_mesh(config.train.meta_batch)
-    sampler = rl.recorded(experiment.sampler(config, method, learner, config.train), learner.adapt)
-    arguments = rl.policy_arguments(learner, **experiment.curvature_options(config))
+    sampler = rl.recorded(methods.sampler(config, method, learner, config.train), learner.adapt)
+    arguments = rl.policy_arguments(learner, **methods.curvature_options(config))
 
     @jax.jit
     def searched(params, key):

@@ -23,7 +23,7 @@ from experiments import locomotion, navigation
 from experiments.benchmark.measure import Contestant, Options, Suite, matmul_gflops, measure
 from experiments.harness.config import Config
 from experiments.harness.main import set_up_cpu
-from experiments.meta_rl import experiment
+from experiments.meta_rl import methods
 from mamljax import files, init_state, models, rl
 from mamljax.rl.sampler import experience
 from mamljax.running.provenance import provenance
@@ -35,13 +35,13 @@ ENVS = ("navigation", *rl.LOCOMOTION)
 
 def parts(config: Config, env: rl.Env) -> dict[str, Callable[[Any], Any]]:
     """Functions of a key, each doing more of a meta-iteration than the one before."""
-    method = experiment.build(config, env, "maml")
-    learner, tx = method.learner(), experiment.outer_optimizer(config)
-    drawn = experiment.sampler(config, method, learner, config.train)
+    method = methods.build(config, env, "maml")
+    learner, tx = method.learner(), methods.outer_optimizer(config)
+    drawn = methods.sampler(config, method, learner, config.train)
     recorded = rl.recorded(drawn, learner.adapt)
     mesh = largest_task_mesh(config.train.meta_batch)
     rollout_chunk = config.train.rollout_chunk or None
-    step = experiment.step_of(config, learner, tx)
+    step = methods.step_of(config, learner, tx)
     params = learner.init(jax.random.key(0), jnp.zeros((1, env.observation_size)))
     state = init_state(params, tx)
 

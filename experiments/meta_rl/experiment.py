@@ -5,7 +5,6 @@ the same environment; random initialisation is not trained. All adapt to the sam
 from episode to episode, within its memory, the others from gradient step to gradient step.
 """
 
-import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,63 +12,39 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from configs import paper
 from experiments.harness import model_file
 from experiments.harness.config import Config
 from experiments.harness.training import Run, Training, train
-from experiments.meta_rl import figures
-from mamljax import checks, evaluate, models, processes, rl
+from experiments.meta_rl import figures, gains
+from experiments.meta_rl.methods import (
+    Method,
+    build,
+    draws,
+    initial,
+    outer_optimizer,
+    sampler,
+    shapes,
+    step_of,
+)
+from mamljax import evaluate, processes, rl
 from mamljax.evaluate import Scores, summarise
-from mamljax.partition import by_path
 from mamljax.rl import losses
 from mamljax.rl.losses import mean_return
 from mamljax.running.progress import progress
 from mamljax.running.report import Record, Report
 from mamljax.sharding import largest_task_mesh, training_mesh
 from mamljax.tuning import tune_inner_lr
-from mamljax.types import Learner, Model, Params, Recurrent, Sampler, StepFn
+from mamljax.types import Params
 
-METHODS = ("maml", "pretrain", "random", "oracle", "context", "rl2")
-LOSSES = {
-    "reinforce": losses.reinforce,
-    "likelihood_ratio": losses.likelihood_ratio,
-    "dice": losses.dice,
-}
 BROKEN = "broken_episodes"
 """Episodes that ended because the physics was no longer finite, as training and tests count them.
 Their return ends there, whether that makes it better or worse."""
 
-RESAMPLES = 2000
-"""Bootstrap samples behind the interval of a part of the gap to the oracle."""
-
 COMPARABLE = ("navigation",)
 """Environments whose returns compare with the paper's. Robots are simulated otherwise here: only
 the part of the gap to the oracle that is closed compares."""
-
-
-class Method(NamedTuple):
-    """One of `METHODS`: how it is trained and tested.
-
-    env: its environment; the oracle's reveals the task, RL^2's has trials for episodes.
-    policy: its network.
-    episodes: episodes that one of its environment's is made of: of a trial, else 1.
-    learner: the learner for an inner step size; called without one, that of training.
-    trained: whether it is trained at all.
-    adapts: whether it adapts in training, or is one policy for all tasks.
-    tuned: whether its step size at test is tuned on tasks of their own.
-    steps: inner steps at test.
-    """
-
-    env: rl.Env
-    policy: Model | Recurrent
-    episodes: int
-    learner: Callable[..., Learner]
-    trained: bool
-    adapts: bool
-    tuned: bool
-    steps: int
 
 
 class Trained(NamedTuple):
@@ -116,81 +91,14 @@ def run(
         draw(workdir / "figures", trained)
     details = {
         "inner_lr": inner_lr,
-        "gain": gains(scores),
-        "oracle_gap_closed": gap_closed(scores),
+        "gain": gains.by_step(scores),
+        "oracle_gap_closed": gains.gap_closed(scores),
         "broken_episodes_in_training": {
             name: round(told.pop(BROKEN, None) or 0) for name, told in info.items()
         },
         "broken_episodes_at_test": broken(config, methods, scores),
     }
     return report.publish(info, details)
-
-
-def build(config: Config, env: rl.Env, name: str) -> Method:
-    """One of `METHODS` on an environment."""
-    checks.one_of("config.methods", name, METHODS)
-    checks.one_of("config.train.inner_loss", config.train.inner_loss, LOSSES)
-    tuned = [method for method in config.tune.methods.split(",") if method]
-    for method in tuned:
-        checks.one_of("config.tune.methods", method, METHODS)
-    env = rl.reveal_task(env) if name == "oracle" else env
-    sizes: dict[str, Any] = {"hidden": config.model.hidden, "init_std": config.model.init_std}
-    policy: Any = models.gaussian_policy(env.action_size, **sizes)
-    if name == "rl2":
-        env = rl.trials(env, horizon=config.env.horizon)
-        sizes["hidden"] = config.model.hidden[:1]  # the memory takes the place of the others
-        policy = models.recurrent_policy(env.action_size, units=config.model.memory, **sizes)
-    options: dict[str, Any] = {
-        "inner_loss": LOSSES[config.train.inner_loss],
-        "task_chunk": config.train.task_chunk or None,
-        "mesh": training_mesh(config.train.meta_batch),
-    }
-    if name == "context":
-        policy = models.with_context(policy, (config.model.context_size,))
-        options["partition"] = by_path("^context$")
-    adapts = name in ("maml", "context")
-
-    def learner(inner_lr: Any = None) -> Learner:
-        if isinstance(policy, Recurrent):
-            return rl.rl2(policy, task_chunk=options["task_chunk"], mesh=options["mesh"])
-        if inner_lr is not None:  # at test: smaller steps after the first
-            smaller = {1: config.evaluate.later_steps}
-            schedule = optax.piecewise_constant_schedule(inner_lr, smaller)
-            return rl.maml(policy, inner_lr=schedule, **options)
-        steps = config.train.num_inner_steps if adapts else 0
-        first_order = config.train.first_order
-        return rl.maml(
-            policy,
-            inner_lr=config.train.inner_lr,
-            num_steps=steps,
-            first_order=first_order,
-            **options,
-        )
-
-    return Method(
-        env,
-        policy,
-        config.train.trial_episodes if name == "rl2" else 1,
-        learner,
-        trained=name != "random",
-        adapts=adapts,
-        tuned=name in tuned,
-        steps=0 if name in ("oracle", "rl2") else config.evaluate.num_inner_steps,
-    )
-
-
-def initial(method: Method, key: jax.Array) -> Params:
-    """The policy's parameters before training."""
-    return jax.jit(method.policy.init)(key, jnp.zeros((1, method.env.observation_size)))
-
-
-def shapes(methods: Mapping[str, Method], key: jax.Array) -> dict[str, Params]:
-    """The shapes of the parameters of every method that is trained."""
-    return {
-        name: jax.eval_shape(functools.partial(initial, method), key)
-        for name, method in methods.items()
-        if method.trained
-    }
 
 
 def train_all(
@@ -235,76 +143,6 @@ def train_all(
         told = {**found.train, "env_steps_per_second": rate and steps * rate}
         runs[name] = found._replace(train=told)
     return runs
-
-
-def outer_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:
-    """The trust region of the config."""
-    return rl.trpo(
-        region(config),
-        cg_iterations=config.train.cg_iterations,
-        damping=config.train.damping,
-    )
-
-
-def region(config: Config) -> float | optax.Schedule:
-    """The size of the trust region: one number, or one for each meta-iteration."""
-    train = config.train
-    if not train.max_kl_end:
-        return train.max_kl
-    return optax.exponential_decay(
-        train.max_kl,
-        train.kl_decay,
-        train.max_kl_end / train.max_kl,
-        transition_begin=train.kl_decay_from,
-        end_value=train.max_kl_end,
-    )
-
-
-def step_of(config: Config, learner: Learner, tx: optax.GradientTransformation) -> StepFn:
-    """The meta-step of the config."""
-    return rl.trpo_step(learner, tx, **curvature_options(config))
-
-
-def curvature_options(config: Config) -> dict[str, Any]:
-    """The options of `rl.policy_arguments` in the config."""
-    return {
-        "curvature_tasks": config.train.curvature_tasks or None,
-        "curvature_support": config.train.curvature_support or None,
-        "curvature_query": config.train.curvature_query or None,
-        "task_chunk": config.train.task_chunk or None,
-        "mesh": training_mesh(config.train.meta_batch),
-    }
-
-
-def sampler(config: Config, method: Method, learner: Learner, stage: Config) -> Sampler:
-    """Tasks of the method's environment, with data of the policy at hand.
-
-    Args:
-      config: of the experiment.
-      method: whose environment.
-      learner: whose policy.
-      stage: the section ``train`` or ``evaluate``.
-    """
-    return rl.on_policy(
-        method.env,
-        method.policy if isinstance(method.policy, Recurrent) else learner.predict,
-        episodes=draws(config, method, stage),
-        horizon=config.env.horizon * method.episodes,
-        discount=stage.discount,
-        gae_lambda=stage.gae_lambda,
-    )
-
-
-def draws(config: Config, method: Method, stage: Config) -> int:
-    """Return how many episodes are drawn at once.
-
-    Trials hold as many in all as the draws of the methods that adapt by gradient: in training those
-    of every inner step and of the query set, at test those of one draw.
-    """
-    if method.episodes == 1:
-        return stage.episodes
-    in_training = 1 + config.train.num_inner_steps if stage is config.train else 1
-    return max(stage.episodes * in_training // method.episodes, 1)
 
 
 def depends_on(config: Config, method: Method) -> dict[str, Any]:
@@ -442,21 +280,6 @@ def adapted(trained: Trained, name: str) -> tuple[Any, list[Params]]:
     return method.env.sample_task(task_key), steps
 
 
-def gains(scores: Mapping[str, Scores]) -> dict[str, dict[str, list[float]]]:
-    """Return what each method gained by 1, 2, ... steps, with that difference's 95% interval.
-
-    Every task is compared with itself: the intervals of returns before and after adaptation say how
-    much tasks differ, not how sure a gain is.
-    """
-    found = {}
-    for name, score in scores.items():
-        gain = score.values[:, 1:] - score.values[:, :1]
-        if gain.size and np.isfinite(gain).all():
-            paired = summarise(gain, -gain)
-            found[name] = {"mean": paired.mean.tolist(), "ci95": paired.ci95.tolist()}
-    return found
-
-
 def broken(
     config: Config, methods: Mapping[str, Method], scores: Mapping[str, Scores]
 ) -> dict[str, str]:
@@ -467,34 +290,6 @@ def broken(
         number = counts.size * draws(config, methods[name], config.evaluate)
         told[name] = f"{round(counts.sum())} of {number}"
     return told
-
-
-def gap_closed(scores: Mapping[str, Scores]) -> dict[str, dict[str, list[Any]]]:
-    """Return which part of the way from its start to the oracle each method gets, step by step.
-
-    By method ``{"mean": parts, "ci95": [lowest, highest] of each}``. A ratio of means has no simple
-    error, so its interval is a bootstrap: tasks are drawn anew, with replacement, and each brings
-    its return before and after adaptation and the oracle's.
-    """
-    if "oracle" not in scores:
-        return {}
-    best = scores["oracle"].values[:, :1]
-    again = np.random.default_rng(0).integers(len(best), size=(RESAMPLES, len(best)))
-    found = {}
-    for name, score in scores.items():
-        if score.values.shape[1] == 1 or not np.isfinite(score.values).all():
-            continue
-        parts = _share(*(x.mean(axis=0) for x in (score.values, best)))
-        drawn = _share(*(x[again].mean(axis=1) for x in (score.values, best)))
-        ci95 = np.percentile(drawn, (2.5, 97.5), axis=0).T
-        found[name] = {"mean": parts.round(3).tolist(), "ci95": ci95.round(3).tolist()}
-    return found
-
-
-def _share(returns: np.ndarray, best: np.ndarray) -> np.ndarray:
-    """The part of the way to the best return, ``[..., steps + 1], [..., 1] -> [..., steps]``."""
-    start = returns[..., :1]
-    return (returns[..., 1:] - start) / (best - start)
 
 
 def published(config: Config, method: str) -> dict[str, Any] | None:

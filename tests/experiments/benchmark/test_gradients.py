@@ -32,8 +32,8 @@ def small():
     config.train.meta_batch, config.train.episodes = 2, 6
     config.train.curvature_support = config.train.curvature_query = 0
     env = rl.navigation()
-    method = gradients.experiment.build(config, env, "maml")
-    return config, env, gradients.experiment.initial(method, jax.random.key(0))
+    method = gradients.methods.build(config, env, "maml")
+    return config, env, gradients.methods.initial(method, jax.random.key(0))
 
 
 def test_inner_steps_by_discount_and_lambda(small):

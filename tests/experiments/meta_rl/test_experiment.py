@@ -14,7 +14,7 @@ from configs import locomotion as locomotion_config
 from configs import navigation as navigation_config
 from experiments import locomotion, navigation
 from experiments.benchmark import meta_rl
-from experiments.meta_rl import experiment
+from experiments.meta_rl import experiment, methods
 from mamljax import files, rl
 from mamljax.checks import ArgumentError
 from mamljax.evaluate import _jitted_curves as compiled_curves
@@ -106,12 +106,12 @@ def test_weights_that_lack_a_method_are_refused(finished, tmp_path):
 
 def test_checkpoints_are_scored_by_one_program():
     config = small(navigation_config.get_config(), "maml")
-    method = experiment.build(config, navigation.build(config), "maml")
+    method = methods.build(config, navigation.build(config), "maml")
     score = experiment.scorer(
         config, method, inner_lr=0.1, key=jax.random.key(0), num_tasks=2, num_steps=1
     )
     before = compiled_curves._cache_size()
-    params = [experiment.initial(method, jax.random.key(seed)) for seed in range(2)]
+    params = [methods.initial(method, jax.random.key(seed)) for seed in range(2)]
     first, second = map(score, params)
     assert first.mean.shape == (2,)
     assert not np.array_equal(first.mean, second.mean)
@@ -119,14 +119,14 @@ def test_checkpoints_are_scored_by_one_program():
 
 
 @pytest.mark.parametrize(
-    ("methods", "expected"),
+    ("asked", "expected"),
     [("pretrain,random", [False, True]), ("maml", [True, False]), ("", [False, False])],
 )
-def test_step_sizes_at_test_are_tuned_for_the_methods_that_ask_for_it(methods, expected):
+def test_step_sizes_at_test_are_tuned_for_the_methods_that_ask_for_it(asked, expected):
     config = small(navigation_config.get_config(), "maml,random")
-    config.tune.methods = methods
+    config.tune.methods = asked
     env = navigation.build(config)
-    found = [experiment.build(config, env, name).tuned for name in ("maml", "random")]
+    found = [methods.build(config, env, name).tuned for name in ("maml", "random")]
     assert found == expected
 
 
@@ -134,7 +134,7 @@ def test_methods_to_tune_are_checked():
     config = small(navigation_config.get_config(), "maml")
     config.tune.methods = "maml,randon"
     with pytest.raises(ValueError, match="Did you mean 'random'"):
-        experiment.build(config, navigation.build(config), "maml")
+        methods.build(config, navigation.build(config), "maml")
 
 
 def test_training_logs_returns_and_what_the_line_search_did(finished):
@@ -180,7 +180,7 @@ def test_lambda_at_test_changes_adaptation_at_test_alone(finished, tmp_path):
 @pytest.mark.parametrize("name", ["maml", "pretrain", "oracle", "context"])
 def test_only_what_adapts_in_training_depends_on_how(name):
     config = small(navigation_config.get_config(), name)
-    method = experiment.build(config, navigation.build(config), name)
+    method = methods.build(config, navigation.build(config), name)
     before = experiment.depends_on(config, method)
     config.train.inner_lr = 0.1
     assert (experiment.depends_on(config, method) == before) == (not method.adapts)
@@ -207,9 +207,9 @@ def test_bad_values_are_refused_before_anything_is_trained(tmp_path, change, mes
 
 def test_the_trust_region_shrinks_where_the_config_says_so():
     config = small(navigation_config.get_config(), "maml")
-    assert experiment.region(config) == 0.01
+    assert methods.region(config) == 0.01
     config.train.update(max_kl=0.1, max_kl_end=0.001, kl_decay_from=10, kl_decay=20)
-    sizes = [float(experiment.region(config)(step)) for step in (0, 10, 20, 30, 100)]
+    sizes = [float(methods.region(config)(step)) for step in (0, 10, 20, 30, 100)]
     np.testing.assert_allclose(sizes, [0.1, 0.1, 0.01, 0.001, 0.001], rtol=1e-5)
 
 
@@ -217,16 +217,16 @@ def test_broken_episodes_are_counted_over_all_tasks_and_steps():
     config = small(navigation_config.get_config(), "maml")
     counted = {experiment.BROKEN: np.array([[0.0, 1.0], [0.0, 3.0]])}
     scores = summarise(np.zeros((2, 2)), np.zeros((2, 2)))._replace(info=counted)
-    methods = {"maml": experiment.build(config, navigation.build(config), "maml")}
-    assert experiment.broken(config, methods, {"maml": scores}) == {"maml": "4 of 12"}
+    built = {"maml": methods.build(config, navigation.build(config), "maml")}
+    assert experiment.broken(config, built, {"maml": scores}) == {"maml": "4 of 12"}
 
 
 def test_trials_have_as_many_episodes_as_gradient_steps_draw():
     config = navigation_config.get_config("rl2")
-    maml, rl2 = (experiment.build(config, navigation.build(config), m) for m in ("maml", "rl2"))
-    assert (experiment.draws(config, maml, config.train), rl2.episodes) == (20, 4)
-    assert experiment.draws(config, rl2, config.train) * 4 == 2 * 20
-    assert experiment.draws(config, rl2, config.evaluate) * 4 == 40
+    maml, rl2 = (methods.build(config, navigation.build(config), m) for m in ("maml", "rl2"))
+    assert (methods.draws(config, maml, config.train), rl2.episodes) == (20, 4)
+    assert methods.draws(config, rl2, config.train) * 4 == 2 * 20
+    assert methods.draws(config, rl2, config.evaluate) * 4 == 40
     assert rl2.env.observation_size == 2 + 2 + 2
     assert not rl2.adapts
     assert rl2.trained
@@ -243,42 +243,6 @@ def test_rl2_is_told_episode_by_episode(tmp_path):
     assert rl2["setting"] == "navigation, after episodes in place of steps"
     assert np.isfinite(rl2["mean"]).all()
     assert report["details"]["broken_episodes_at_test"]["rl2"] == "0 of 3"
-
-
-def scores_of(**values):
-    return {name: summarise(np.array(x), np.zeros_like(x)) for name, x in values.items()}
-
-
-def test_the_gap_is_measured_from_each_methods_own_start():
-    scores = scores_of(maml=[[-40.0, -11.5, -2.0]], oracle=[[-2.0]])
-    only = {"mean": [0.75, 1.0], "ci95": [[0.75, 0.75], [1.0, 1.0]]}
-    assert experiment.gap_closed(scores) == {"maml": only}
-    assert experiment.gap_closed({"maml": scores["maml"]}) == {}
-    broken = scores_of(maml=[[-40.0, np.nan]], oracle=[[-2.0]])
-    assert experiment.gap_closed(broken) == {}
-
-
-def test_the_interval_of_the_gap_covers_the_truth_as_often_as_it_says():
-    """Of tasks whose returns are drawn, it holds the ratio of the true means in 95 of 100 cases."""
-    rng, covered = np.random.default_rng(1), []
-    for _ in range(200):
-        start = rng.normal(-40, 5, 40)
-        step, best = start + rng.normal(15, 8, 40), start + rng.normal(30, 8, 40)
-        scores = scores_of(maml=np.stack([start, step], axis=1), oracle=best[:, None])
-        ((low, high),) = experiment.gap_closed(scores)["maml"]["ci95"]
-        covered.append(low <= 0.5 <= high)
-    assert 0.89 <= np.mean(covered) <= 0.99
-
-
-def test_a_gain_is_that_of_each_task_over_itself():
-    values = np.array([[-40.0, -38.0, -39.0], [5.0, 7.0, 10.0]])
-    scores = {"maml": summarise(values, -values), "oracle": summarise(values[:, :1], values[:, :1])}
-    found = experiment.gains(scores)
-    assert list(found) == ["maml"]
-    assert found["maml"]["mean"] == [2.0, 3.0]
-    assert found["maml"]["ci95"] == pytest.approx([0.0, 1.96 * 2.0 / np.sqrt(2)])
-    broken = np.array([[0.0, np.nan]])
-    assert experiment.gains({"maml": summarise(broken, broken)}) == {}
 
 
 @pytest.mark.parametrize("variant", locomotion_config.VARIANTS)
