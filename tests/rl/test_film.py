@@ -1,6 +1,7 @@
 """Films of points: as many frames as steps, and what they show is where the point was."""
 
 import shutil
+import subprocess
 
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +53,15 @@ def test_a_film_has_a_frame_per_step_and_the_point_moves(tmp_path):
     assert np.all(steps > 5)
     assert np.ptp(steps) <= 2  # equal steps
     assert [entry.name for entry in path.parent.iterdir()] == ["walk.gif"]
+
+
+@pytest.mark.skipif(not shutil.which("ffprobe"), reason="ffmpeg is not installed")
+def test_a_film_as_mp4_has_as_many_frames(tmp_path):
+    rl.write_film(tmp_path / "walk.mp4", {"before": walk(ends=3)}, position=at, title="a walk")
+    asked = ["ffprobe", "-v", "error", "-count_frames", "-of", "csv=p=0"]
+    asked += ["-show_entries", "stream=codec_type,nb_read_frames", str(tmp_path / "walk.mp4")]
+    found = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    assert found.strip() == "video,4"
 
 
 def test_episodes_play_side_by_side_and_broken_states_are_left_out(tmp_path):
