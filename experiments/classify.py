@@ -21,8 +21,7 @@ from mamljax.data.files import DataError
 from mamljax.photos import Classifier, Prediction
 from mamljax.photos.exported import FORMATS
 from mamljax.photos.saved import CLASSIFIER, kind
-from mamljax.running import report
-from mamljax.running.report import Table
+from mamljax.running.table import Table, print_table
 
 
 def main(words: Sequence[str]) -> None:
@@ -93,7 +92,7 @@ def _show(predictions: Sequence[Prediction]) -> None:
     for photo, label, probability, of_all in predictions:
         second = sorted(of_all, key=lambda name: -of_all[name])[1]
         cells.append([photo, label, f"{probability:.3f}", f"{second} {of_all[second]:.3f}"])
-    report.show(Table(["photo", "class", "probability", "next"], cells, ""), title="")
+    print_table(Table(["photo", "class", "probability", "next"], cells, ""), title="")
 
 
 def _write_csv(predictions: Sequence[Prediction], classes: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ from experiments import results
 from experiments.reproduction import standing, work
 from experiments.reproduction.places import Places
 from mamljax.checks import ArgumentError
-from mamljax.running import report
+from mamljax.running.table import Table, print_table
 
 
 def main(words: Sequence[str]) -> None:
@@ -123,15 +123,15 @@ def verified(rows: Sequence[Row], places: Places) -> bool:
         [one.row.name, f"{one.published:.4f}", f"{one.again:.4f}", "yes" if one.holds else "NO"]
         for one in found
     ]
-    report.show(report.Table(["row", "published", "again", "holds"], cells, ""), "Weights")
+    print_table(Table(["row", "published", "again", "holds"], cells, ""), "Weights")
     return all(one.holds for one in found)
 
 
 def tell(rows: Sequence[Row], places: Places) -> None:
     """Print how every row stands."""
     found = [standing.standing(row, places) for row in rows]
-    report.show(standing.trainings(found), "Training")
-    report.show(standing.numbers(found), "Numbers")
+    print_table(standing.trainings(found), "Training")
+    print_table(standing.numbers(found), "Numbers")
     print(standing.summary(found))
 
 

@@ -15,7 +15,9 @@ from pathlib import Path
 from mamljax import files
 from mamljax.checks import ArgumentError
 from mamljax.running import plots, report
-from mamljax.running.report import Record, Table
+from mamljax.running.paired import paired
+from mamljax.running.report import Record
+from mamljax.running.table import Table, markdown_lines, print_table
 
 
 def main(words: Sequence[str]) -> None:
@@ -42,7 +44,7 @@ def main(words: Sequence[str]) -> None:
         if given.paired:
             if len(given.runs) != 2:
                 raise ArgumentError(f"--paired compares two runs; got {len(given.runs)}.")
-            report.show(report.paired(*map(Path, given.runs)), title="Paired")
+            print_table(paired(*map(Path, given.runs)), title="Paired")
             return
         runs = dict(zip(given.runs, report.read(given.runs), strict=True))
         tables = {name: report.table(same) for name, same in by_experiment(runs).items()}
@@ -56,7 +58,7 @@ def main(words: Sequence[str]) -> None:
         writer.writerows(lines)
     else:
         for name, table in tables.items():
-            report.show(table, title=name)
+            print_table(table, title=name)
     if given.output:
         pages = [
             _page(name, table, by_experiment(runs)[name], given.output)
@@ -75,7 +77,7 @@ def by_experiment(runs: Mapping[str, Record]) -> dict[str, list[Record]]:
 
 def _page(name: str, table: Table, records: Sequence[Record], output: Path) -> str:
     """Return the table of an experiment, and a figure for every config, which is drawn."""
-    lines = [f"# {name}", "", *report.markdown_table(table), ""]
+    lines = [f"# {name}", "", *markdown_lines(table), ""]
     pools = report.groups(records)
     differing = report.differences([pool[0] for pool in pools])
     for index, pool in enumerate(pools):

@@ -7,7 +7,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from mamljax.running import plots, report
+from mamljax.running import plots
+from mamljax.running.table import Table, markdown_lines
 
 FONT = 12
 """Points: pages show the figure at half its size."""
@@ -71,5 +72,5 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             f"{megabytes:.1f}" if megabytes else "",
         ]
     header = ["problem", "method", "inner step size", "after adaptation (seeds)"]
-    found = report.Table([*header, "ms per meta-step", "MB"], cells, "")
-    return "\n".join(report.markdown_table(found))
+    found = Table([*header, "ms per meta-step", "MB"], cells, "")
+    return "\n".join(markdown_lines(found))

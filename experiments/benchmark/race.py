@@ -20,8 +20,9 @@ from experiments.benchmark.measure import Options, Suite, matmul_gflops, measure
 from experiments.benchmark.steps import SUITES
 from experiments.harness.main import set_up_cpu
 from mamljax import files
-from mamljax.running import plots, report
+from mamljax.running import plots
 from mamljax.running.provenance import provenance
+from mamljax.running.table import Table, print_table
 
 
 def run(name: str, output: Path, options: Options) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def show(found: dict[str, Any]) -> None:
             ]
         )
     header = [*columns, "mamljax is faster by (round by round)"]
-    report.show(report.Table(header, cells, ""), title=found["experiment"])
+    print_table(Table(header, cells, ""), title=found["experiment"])
     console = Console()
     peak = max(found["matmul_gflops"].values())
     console.print(f"One large matrix product per core: {peak:,.0f} GFLOP/s.")

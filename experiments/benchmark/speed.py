@@ -17,9 +17,10 @@ from matplotlib.figure import Figure
 
 from experiments.benchmark.measure import Options
 from mamljax import files
-from mamljax.running import plots, report
+from mamljax.running import plots
 from mamljax.running.progress import progress
 from mamljax.running.provenance import provenance
+from mamljax.running.table import Table, print_table
 
 RACES = ("sinusoid", "omniglot", "omniglot_20way", "miniimagenet", "miniimagenet_fomaml")
 BREAKDOWNS = ("navigation", "cheetah_direction", "ant_direction")
@@ -118,7 +119,7 @@ def show(found: dict[str, Any]) -> None:
         for row in found["races"]
     ]
     header = [*columns, *(f"faster than {name}" for name in peers)]
-    report.show(report.Table(header, cells, "", 1), title="Speed")
+    print_table(Table(header, cells, "", 1), title="Speed")
     parts = list(found["breakdowns"][0]["seconds"])
     cells = [
         [
@@ -128,8 +129,8 @@ def show(found: dict[str, Any]) -> None:
         ]
         for row in found["breakdowns"]
     ]
-    where = report.Table(["environment", *parts, "env steps/s"], cells, "", 1)
-    report.show(where, title="Seconds of a meta-iteration")
+    where = Table(["environment", *parts, "env steps/s"], cells, "", 1)
+    print_table(where, title="Seconds of a meta-iteration")
 
 
 def _path(output: Path, name: str) -> Path:

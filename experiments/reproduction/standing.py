@@ -12,7 +12,8 @@ from configs.paper import Row
 from experiments.reproduction.places import Places
 from mamljax import files
 from mamljax.running import report
-from mamljax.running.report import Record, Table
+from mamljax.running.report import Record
+from mamljax.running.table import Table
 
 LOWER_IS_BETTER = ("mse",)
 

@@ -8,8 +8,8 @@ from typing import Any
 from configs import paper
 from experiments.tables import runs
 from mamljax.checks import ArgumentError
-from mamljax.running import report
-from mamljax.running.report import Record, Table
+from mamljax.running.report import Record
+from mamljax.running.table import Table, markdown_lines
 
 
 def measured(path: Path, kind: str) -> list[str]:
@@ -20,7 +20,7 @@ def measured(path: Path, kind: str) -> list[str]:
     """
     if kind not in TABLES:
         raise ArgumentError(f"there is no table {kind!r}; there are {', '.join(TABLES)}.")
-    return report.markdown_table(TABLES[kind](json.loads(path.read_text(encoding="utf-8"))))
+    return markdown_lines(TABLES[kind](json.loads(path.read_text(encoding="utf-8"))))
 
 
 def races(found: Record) -> Table:

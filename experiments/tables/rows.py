@@ -7,19 +7,19 @@ from experiments.reproduction import standing
 from experiments.reproduction.places import Places
 from experiments.tables import runs
 from mamljax.running import report
-from mamljax.running.report import Table
+from mamljax.running.table import Table, markdown_lines
 
 
 def rows(chosen: Sequence[paper.Row], places: Places) -> list[str]:
     """Return how far every row of the paper is trained."""
     found = standing.trainings(standing.standing(row, places) for row in chosen)
-    return report.markdown_table(found)
+    return markdown_lines(found)
 
 
 def numbers(chosen: Sequence[paper.Row], places: Places) -> list[str]:
     """Return how every number of the paper stands."""
     found = standing.numbers(standing.standing(row, places) for row in chosen)
-    return report.markdown_table(found)
+    return markdown_lines(found)
 
 
 def reports(chosen: Sequence[paper.Row], places: Places) -> list[str]:
@@ -51,7 +51,7 @@ def weights(chosen: Sequence[paper.Row], places: Places) -> list[str]:
         mean, half = number["mean"][-1], number["ci95"][-1]
         cells.append([row.name, f"{mean:.4f} ± {half:.4f}", f"`{test}`", f"`{train}`"])
     header = ["row", "number", "what tests them", "what trains them"]
-    return report.markdown_table(Table(header, cells, ""))
+    return markdown_lines(Table(header, cells, ""))
 
 
 def images(chosen: Sequence[paper.Row], places: Places) -> list[str]:
@@ -72,7 +72,7 @@ def images(chosen: Sequence[paper.Row], places: Places) -> list[str]:
             found = ours.get((data, f"{ways}-way {shots}-shot", method), "-")
             cells[-1].append(f"{found} / {theirs[0]:.1f}" if theirs else "")
     header = [f"{SETS[data]} {ways}-way {shots}-shot" for data, ways, shots in tasks]
-    return report.markdown_table(Table(["%, ours / paper", *header], cells, ""))
+    return markdown_lines(Table(["%, ours / paper", *header], cells, ""))
 
 
 def _part(found: standing.Standing, places: Places) -> str:
@@ -96,7 +96,7 @@ def others(chosen: Sequence[paper.Row], places: Places) -> list[str]:
         theirs = " / ".join(f"{number.paper:.3g}" for number in by_step)
         what = f"{OTHERS[experiment]}, steps {steps}, {len(found.row.seeds)} seeds"
         cells[experiment] = [what, ours, theirs]
-    return report.markdown_table(Table(["maml", "ours", "paper"], list(cells.values()), ""))
+    return markdown_lines(Table(["maml", "ours", "paper"], list(cells.values()), ""))
 
 
 OTHERS = {"sinusoid": "sinusoids, 5-shot error", "navigation": "2D navigation, return"}

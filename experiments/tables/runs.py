@@ -6,12 +6,13 @@ from typing import Any
 
 from mamljax.running import report
 from mamljax.running.report import Record
+from mamljax.running.table import markdown_lines
 
 
 def reported(paths: Sequence[Path]) -> list[str]:
     """Return the table of reports that differ in the seed alone, and where they come from."""
     records = report.read(paths)
-    return [*report.markdown_table(report.table(records)), "", *origin(records)]
+    return [*markdown_lines(report.table(records)), "", *origin(records)]
 
 
 def origin(records: Sequence[Record]) -> list[str]:

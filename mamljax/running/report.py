@@ -2,7 +2,7 @@
 
 A `Report` is written while an experiment tests. `read` and `table` make a table of one report or of
 many: seeds are pooled, and what else differs between configs becomes columns. `lines` has the same
-for programs, unpooled; `paired` compares two on the same tasks.
+for programs, unpooled.
 """
 
 import json
@@ -12,22 +12,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import rich.box
-import rich.table
 from flax.traverse_util import flatten_dict
-from rich.console import Console
-from rich.text import Text
 
 from mamljax import files, processes
 from mamljax.checks import ArgumentError
-from mamljax.evaluate import Scores, summarise
+from mamljax.evaluate import Scores
 from mamljax.running.provenance import provenance
+from mamljax.running.table import Table, markdown_lines, print_table
 
 SHOWN_STEPS = (0, 1, 5, 10)
 """The inner steps that tables show, as far as they were evaluated; of four or fewer all are."""
-
-LONG_WORD = 13
-"""Characters of a word that no table breaks; there may be many columns in a narrow terminal."""
 
 FILE, PAGE, TASKS = "report.json", "report.md", "tasks.npz"
 
@@ -91,7 +85,7 @@ class Report:
             "paper": paper,
         }
         self.record["results"].append(row)
-        self._tasks[_of_tasks(row)] = scores.values
+        self._tasks[name_of_tasks(row)] = scores.values
         self._write()
 
     def publish(self, train: Mapping[str, Any], details: Mapping[str, Any]) -> Record:
@@ -105,7 +99,7 @@ class Report:
         self._write()
         if processes.is_first():
             files.write_text(self._workdir / PAGE, markdown(self.record))
-            show(table([self.record]), title=self.record["experiment"])
+            print_table(table([self.record]), title=self.record["experiment"])
             print(f"Report and figures: {self._workdir}")
         return self.record
 
@@ -133,18 +127,6 @@ class Row(NamedTuple):
     num_tasks: int
     num_diverged: int
     published: dict[int, float]
-
-
-class Table(NamedTuple):
-    """Words to be printed: a header, rows of as many cells, and what to know of them.
-
-    labels: how many of the first columns are words; the others are numbers.
-    """
-
-    header: list[str]
-    cells: list[list[str]]
-    note: str
-    labels: int = 2
 
 
 def read(paths: Sequence[str | Path]) -> list[Record]:
@@ -314,42 +296,12 @@ def _word(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
-def paired(first: Path, second: Path) -> Table:
-    """Return the differences of two runs' scores, first minus second, task by task.
-
-    Methods of one name are compared; where there are none, the one with the other.
-
-    Args:
-      first, second: work directories of runs, which hold their ``tasks.npz``.
-
-    Raises:
-      ArgumentError: if a run has no scores by task, or the two were not tested on the same tasks.
-    """
-    records = read([first, second])
-    _check_same_tasks(records)
-    scores = [_read_tasks(Path(path)) for path in (first, second)]
-    cells, longest = [], 0
-    for row, other in _partners(*(record["results"] for record in records)):
-        a, b = scores[0][_of_tasks(row)], scores[1][_of_tasks(other)]
-        steps = min(a.shape[1], b.shape[1])
-        difference = a[:, :steps] - b[:, :steps]
-        found = summarise(difference, difference)
-        name = row["method"]
-        name = name if name == other["method"] else f"{name} - {other['method']}"
-        means = zip(found.mean, found.ci95, strict=True)
-        cells.append([name, row["setting"], *(f"{mean:+.3g} ± {half:.2g}" for mean, half in means)])
-        longest = max(longest, steps)
-    header = ["method", "setting", *(f"{s} step{'' if s == 1 else 's'}" for s in range(longest))]
-    cells = [line + [""] * (len(header) - len(line)) for line in cells]
-    return Table(header, cells, f"{first} minus {second}, the same tasks paired, ± 95% interval.")
-
-
 def markdown(record: Record) -> str:
     """Return the report as a page: the table, then where it comes from."""
     lines = [
         f"# {record['experiment']}",
         "",
-        *markdown_table(table([record])),
+        *markdown_lines(table([record])),
         "",
         f"- command: `{record['command']}`",
         f"- seed: {record['seed']}",
@@ -360,45 +312,6 @@ def markdown(record: Record) -> str:
         *(f"- {key}: {value}" for key, value in record["details"].items()),
     ]
     return "\n".join(lines) + "\n"
-
-
-def markdown_table(found: Table) -> list[str]:
-    """Return the lines of a Markdown table, and its note."""
-    lines = [f"| {' | '.join(cells)} |" for cells in (found.header, *found.cells)]
-    lines.insert(1, "|" + "---|" * len(found.header))
-    return [*lines, "", found.note] if found.note else lines
-
-
-def show(found: Table, title: str) -> None:
-    """Print a table, within the width of the terminal, if there is one, or 80 columns."""
-    screen = Console()
-    printed = rich.table.Table(
-        title=title, caption=Text(found.note), box=rich.box.SIMPLE_HEAD, padding=0, pad_edge=False
-    )
-    for index, (name, width) in enumerate(zip(found.header, _widths(found, screen), strict=True)):
-        justify = "left" if index < found.labels else "right"
-        printed.add_column(name, justify=justify, overflow="fold", width=width)
-    for line in found.cells:
-        printed.add_row(*map(Text, line))
-    screen.print(printed)
-
-
-def _widths(found: Table, screen: Console) -> list[int]:
-    """Columns as wide as their cells, or narrower, the fullest first, down to a word's length."""
-    columns = [[name, *column] for name, *column in zip(found.header, *found.cells, strict=True)]
-    wanted = [max(map(len, column)) for column in columns]
-    words = [max(map(len, " ".join(column).split() or [""])) for column in columns]
-    least = [min(word, LONG_WORD) for word in words]
-    room = screen.width - len(columns) - 1
-    if sum(least) > room:  # then numbers give way first
-        least = [low if at < found.labels else 1 for at, low in enumerate(least)]
-    if sum(least) > room:
-        least = [1] * len(columns)
-    widths = list(wanted)
-    while sum(widths) > room and widths != least:
-        spare = [width - low for width, low in zip(widths, least, strict=True)]
-        widths[spare.index(max(spare))] -= 1
-    return widths
 
 
 def _by_method(record: Record) -> Record:
@@ -441,51 +354,6 @@ def _cell(row: Row, step: int, several: bool) -> str:
     return f"{text} **{row.published[step]:.3g}**" if step in row.published else text
 
 
-def _of_tasks(row: Mapping[str, Any]) -> str:
+def name_of_tasks(row: Mapping[str, Any]) -> str:
     """Under which name the scores of a row's tasks are kept."""
     return f"{row['method']}: {row['setting']}"
-
-
-def _read_tasks(workdir: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(workdir / TASKS) as found:
-            return dict(found)
-    except (OSError, ValueError) as error:
-        raise ArgumentError(
-            f"{workdir} has no {TASKS}, the scores by task ({error}): give the work directory of a "
-            "run, and give its command again if an earlier version tested it."
-        ) from error
-
-
-def _check_same_tasks(records: Sequence[Record]) -> None:
-    def drawn(record: Record) -> Any:
-        config = record["config"]
-        sections = ("task", "data", "env")
-        tested = {
-            name: value
-            for name, value in config.get("evaluate", {}).items()
-            if name in ("num_tasks", "split", "queries", "shots", "episodes")
-        }
-        sources = {
-            name: {key: x for key, x in config[name].items() if key not in ("dir", "cache")}
-            for name in sections
-            if name in config
-        }
-        return record["experiment"], record["seed"], tested, sources
-
-    first, second = map(drawn, records)
-    if first != second:
-        raise ArgumentError(
-            f"the two runs were not tested on the same tasks: {first} and {second}. Experiment, "
-            "seed, tasks and their number have to agree."
-        )
-
-
-def _partners(first: Sequence[Record], second: Sequence[Record]) -> list[tuple[Record, Record]]:
-    """The rows to compare: of one setting, and of one method if there are such."""
-    same = [(a, b) for a in first for b in second if a["setting"] == b["setting"]]
-    equal = [(a, b) for a, b in same if a["method"] == b["method"]]
-    found = equal or same
-    if not found:
-        raise ArgumentError("the two runs have no setting in common.")
-    return found

@@ -11,6 +11,8 @@ from mamljax.checks import ArgumentError
 from mamljax.evaluate import summarise
 from mamljax.running import plots
 from mamljax.running import report as reports
+from mamljax.running.paired import paired
+from mamljax.running.table import markdown_lines, print_table
 
 
 def report(seed, *means, diverged=0, experiment="sinusoid"):
@@ -85,7 +87,7 @@ def test_a_sweep_as_csv(tmp_path, capsys):
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_tables_fit_the_terminal(width, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(width))
-    reports.show(reports.table(SWEEP), title="sweep")
+    print_table(reports.table(SWEEP), title="sweep")
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) <= width
     assert "inner_lr" in said  # whole, where there is room for it
@@ -93,7 +95,7 @@ def test_tables_fit_the_terminal(width, monkeypatch, capsys):
 
 
 def table(records):
-    return "\n".join(reports.markdown_table(reports.table(records)))
+    return "\n".join(markdown_lines(reports.table(records)))
 
 
 def test_a_row_has_mean_range_paper_and_diverged_tasks():
@@ -194,7 +196,7 @@ def test_only_the_same_tasks_are_paired(tmp_path, capsys):
     assert "not tested on the same tasks" in capsys.readouterr().err
     (tmp_path / "a" / "tasks.npz").unlink()
     with pytest.raises(ArgumentError, match=r"a has no tasks\.npz"):
-        reports.paired(tmp_path / "a", tmp_path / "a")
+        paired(tmp_path / "a", tmp_path / "a")
     with pytest.raises(SystemExit):
         summary.main([runs[0], "--paired"])
     assert "compares two runs; got 1" in capsys.readouterr().err
