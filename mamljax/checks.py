@@ -116,6 +116,18 @@ def _is_real_scalar(value: jax.Array | np.ndarray | jax.ShapeDtypeStruct) -> boo
     return value.shape == () and any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
 
 
+def is_hashable(name: str, value: Any) -> None:
+    """Refuse a function that has no hash, by which what is compiled of it is kept."""
+    try:
+        hash(value)
+    except TypeError as error:
+        raise ArgumentError(
+            f"{name} must have a hash, by which its compiled program is kept; got one of "
+            f"{type(value).__name__} ({error}). Give a plain function, or a class that does not "
+            "define __eq__: of a dataclass, @dataclass(eq=False)."
+        ) from error
+
+
 def is_function(name: str, value: Any, signature: str, *, offered: Collection[str] = ()) -> None:
     """Refuse what cannot be called as `signature` says: ``(a, b) -> c`` with two arguments.
 

@@ -58,7 +58,7 @@ def checked(env: Env, task: PyTree, key: Array) -> Env:
 
     Raises:
       ArgumentError: naming what is no `Env`, `EnvState`, array, vector or scalar where there should
-        be one, or what changes its shape or type in a step.
+        be one, what changes its shape or type in a step, or a function that has no hash.
     """
     if not isinstance(env, Env):
         raise ArgumentError(
@@ -69,6 +69,8 @@ def checked(env: Env, task: PyTree, key: Array) -> Env:
         where = jax.tree_util.keystr(path, simple=True, separator=".")
         checks.is_numeric(f"{where} in the task of env" if where else "the task of env", leaf)
 
+    for name in ("reset", "step"):
+        checks.is_hashable(f"env.{name}", getattr(env, name))
     reset, step = _tidied(env.reset, env.step, env.observation_size)
     env = env._replace(reset=reset, step=step)
     action = jax.ShapeDtypeStruct((env.action_size,), jnp.result_type(float))

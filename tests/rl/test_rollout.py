@@ -1,5 +1,7 @@
 """Rollouts: rewards against the formulas, ends of episodes, broken physics."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -154,6 +156,21 @@ def test_numbers_of_any_kind_make_a_state():
     np.testing.assert_array_equal(found.observations[:, 0], [[1, 2]] * 2)
     states = rl.episode(env, POLICY.apply, PARAMS, (), KEY, horizon=3)
     np.testing.assert_array_equal(states.done, [False, True, True, True])
+
+
+@dataclasses.dataclass
+class Start:
+    """A reset with an array of its own, which has no hash."""
+
+    observation: np.ndarray
+
+    def __call__(self, task, key):
+        return still().reset(task, key)
+
+
+def test_a_function_without_a_hash_is_refused():
+    with pytest.raises(ArgumentError, match=r"env.reset must have a hash.* one of Start.*eq=False"):
+        navigate(still()._replace(reset=Start(np.ones(2))), ())
 
 
 @pytest.mark.parametrize(
