@@ -2,9 +2,9 @@
 
 `jax.vmap` of `lax.conv` over kernels makes a grouped convolution, which is tens of times slower
 than it need be, and of the convolutions that its derivatives are, some are slow by themselves. Here
-a convolution is one trilinear form of images, kernel and cotangent. Its three faces, the value and
-both gradients, are each written in the way that is fastest, and the derivatives in terms of each
-other, so that those of every order stay fast.
+a convolution is one trilinear form of images, kernel and cotangent. Its value and both gradients
+are each written in the way that is fastest, and are each other's derivatives, so that those of
+every order stay fast.
 
 A matrix product with the patches of the images is fast for all three, and stays a product under
 `vmap`. Patches are made anew where they are needed instead of being stored, of large images only a
@@ -12,9 +12,11 @@ block at a time. On CPU value and gradient of the images are, without a stride, 
 after the other: it reads the patches where they are in the image.
 """
 
+import contextlib
+import contextvars
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -23,6 +25,7 @@ from jax import lax
 
 from mamljax import checks
 from mamljax.checks import ArgumentError
+from mamljax.models.trilinear import Trilinear, differentiable
 
 FORMS = ("direct", "patches", "lax")
 """The ways to compute a convolution; all agree in value and in every derivative."""
@@ -30,6 +33,8 @@ FORMS = ("direct", "patches", "lax")
 PREFERRED = {"cpu": "direct", "gpu": "patches", "tpu": "patches"}
 """The form that each backend uses: measured on CPU, elsewhere inferred from what `lax` does with
 per-task kernels."""
+
+_preferred: contextvars.ContextVar[str | None] = contextvars.ContextVar("form", default=None)
 
 CACHED_SIZE = 2**16
 """Entries of an array whose transposed copy costs less than it saves, see `_transposed_product`."""
@@ -44,13 +49,13 @@ def convolution(
 ) -> jax.Array:
     """Two-dimensional convolution with "SAME" padding, as `lax.conv` and TensorFlow define it.
 
-    Reverse-mode differentiable to any order; for `jax.jvp` take ``form="lax"``.
+    Differentiable in both modes, to any order.
 
     Args:
       images: ``[K, H, W, C]``.
       kernel: ``[k, l, C, F]``.
       stride: of both axes.
-      form: one of `FORMS`; None takes the backend's preferred one.
+      form: one of `FORMS`; None takes that of `in_form`, or else the backend's preferred one.
 
     Returns:
       ``[K, ceil(H / stride), ceil(W / stride), F]``.
@@ -64,48 +69,53 @@ def convolution(
             "convolution: images must have shape [K, H, W, C] and the kernel [k, l, C, F]; got "
             f"{images.shape} and {kernel.shape}."
         )
-    form = PREFERRED.get(jax.default_backend(), "patches") if form is None else form
+    form = form or _preferred.get() or PREFERRED.get(jax.default_backend(), "patches")
     checks.one_of("form", form, FORMS)
     dtype = jnp.result_type(images, kernel)
     images, kernel = images.astype(dtype), kernel.astype(dtype)
     if form == "lax":
         sizes = zip(images.shape[1:3], kernel.shape[:2], strict=True)
         return _lax(images, kernel, stride, [_padding(*each, stride) for each in sizes])
-    return _trilinear(form, images.shape, kernel.shape, stride)(images, kernel)
+    return differentiable(_trilinear(form, images.shape, kernel.shape, stride))(images, kernel)
 
 
-@jax.custom_vjp
+@contextlib.contextmanager
+def in_form(form: str) -> Iterator[None]:
+    """Let every `convolution` that is traced here, and names no form itself, have this one.
+
+    ``lax`` is for programs that know jax's own primitives alone, such as writers of other formats.
+
+    Args:
+      form: one of `FORMS`.
+    """
+    checks.one_of("form", form, FORMS)
+    before = _preferred.set(form)
+    try:
+        yield
+    finally:
+        _preferred.reset(before)
+
+
+@jax.custom_jvp
 def max_pool(images: jax.Array) -> jax.Array:
     """The maximum of each 2x2 window, ``[K, H, W, C] -> [K, H // 2, W // 2, C]``.
 
     An odd last row or column is left out ("VALID"). Equal maxima share the gradient, where
-    `lax.reduce_window` and TensorFlow give it all to the first. Reverse-mode differentiable to any
-    order.
+    `lax.reduce_window` and TensorFlow give it all to the first. Differentiable in both modes, to
+    any order.
     """
     return functools.reduce(jnp.maximum, _corners(_windows(images)))
 
 
-def _max_pool_forward(images):
-    pooled = max_pool(images)
-    return pooled, (images, pooled)
-
-
-def _max_pool_backward(saved, gradient):
+@max_pool.defjvp
+def _max_pool_jvp(primals, tangents):
     # By itself, automatic differentiation pads each corner of the windows to the size of the image.
-    images, pooled = saved
+    (images,), (moved,) = primals, tangents
+    pooled = max_pool(images)
     windows = _windows(images)
     is_max = windows == pooled[:, :, None, :, None]
-    share = gradient / sum(corner.astype(gradient.dtype) for corner in _corners(is_max))
-    spread = jnp.where(is_max, share[:, :, None, :, None], 0)
-    height, width = (2 * size for size in pooled.shape[1:3])
-    left_out = [
-        (0, size - used) for size, used in zip(images.shape[1:3], (height, width), strict=True)
-    ]
-    spread = spread.reshape(-1, height, width, images.shape[3])
-    return (jnp.pad(spread, ((0, 0), *left_out, (0, 0))),)
-
-
-max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+    number = sum(corner.astype(pooled.dtype) for corner in _corners(is_max))
+    return pooled, jnp.sum(jnp.where(is_max, _windows(moved), 0), (2, 4)) / number
 
 
 def _windows(images):
@@ -119,42 +129,15 @@ def _corners(windows):
     return [windows[:, :, i, :, j] for i in range(2) for j in range(2)]
 
 
-class _Faces(NamedTuple):
-    """The faces of the trilinear form ``<dy, convolution(x, w)>``.
-
-    output: ``(x, w) -> dy``, the convolution.
-    of_images: ``(dy, w) -> x``, its gradient in the images.
-    of_kernel: ``(x, dy) -> w``, its gradient in the kernel.
-    """
-
-    output: Callable[[jax.Array, jax.Array], jax.Array]
-    of_images: Callable[[jax.Array, jax.Array], jax.Array]
-    of_kernel: Callable[[jax.Array, jax.Array], jax.Array]
-
-
 @functools.cache
-def _trilinear(form, image_shape, kernel_shape, stride):
-    """Convolution of images of one shape, each of whose faces has the others for derivatives."""
+def _trilinear(form: str, image_shape, kernel_shape, stride: int) -> Trilinear:
+    """The functions of ``<dy, convolution(x, w)>`` for images and kernels of one shape."""
     make = {"direct": _direct, "patches": _as_products}[form]
-    faces = make(image_shape, kernel_shape, stride)
-    output, of_images, of_kernel = (jax.custom_vjp(face) for face in faces)
-    output.defvjp(
-        lambda x, w: (output(x, w), (x, w)),
-        lambda saved, dy: (of_images(dy, saved[1]), of_kernel(saved[0], dy)),
-    )
-    of_images.defvjp(
-        lambda dy, w: (of_images(dy, w), (dy, w)),
-        lambda saved, x: (output(x, saved[1]), of_kernel(x, saved[0])),
-    )
-    of_kernel.defvjp(
-        lambda x, dy: (of_kernel(x, dy), (x, dy)),
-        lambda saved, w: (of_images(saved[1], w), output(saved[0], w)),
-    )
-    return output
+    return make(image_shape, kernel_shape, stride)
 
 
 def _as_products(image_shape, kernel_shape, stride):
-    """The faces as matrix products with patches."""
+    """All three as matrix products with patches."""
     count, *shape, channels = image_shape
     *window, _, filters = kernel_shape
     down, across = (_padding(*sizes, stride) for sizes in zip(shape, window, strict=True))
@@ -200,12 +183,12 @@ def _as_products(image_shape, kernel_shape, stride):
 
     halves = window[1] * channels + window[0] * filters
     if stride == 1 and halves < entries + filters:  # less to copy
-        return _Faces(output, of_images, of_kernel_by_halves)
-    return _Faces(output, of_images, of_kernel)
+        return Trilinear(output, of_images, of_kernel_by_halves)
+    return Trilinear(output, of_images, of_kernel)
 
 
 def _direct(image_shape, kernel_shape, stride):
-    """The faces by `lax.conv` where that is faster than products, and as exact."""
+    """Two of the three by `lax.conv` where that is faster than products, and as exact."""
     products = _as_products(image_shape, kernel_shape, stride)
     if stride > 1:
         return products
@@ -226,7 +209,7 @@ def _direct(image_shape, kernel_shape, stride):
 
     # The third as a convolution, of the channels as examples, adds up one product after the other:
     # no faster, and ten times less exact.
-    return _Faces(output, of_images, products.of_kernel)
+    return Trilinear(output, of_images, products.of_second)
 
 
 def _lax(x, w, stride, padding):

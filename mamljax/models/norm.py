@@ -1,5 +1,6 @@
 """Normalisation with its choices spelled out: whose statistics, and which parameters exist."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -27,32 +28,27 @@ def layer_and_model(norm: str) -> tuple[str, str]:
     return ("batch", "support") if norm == "support" else (norm, "batch")
 
 
-def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """Mean and variance over some axes, which keep the length 1."""
     mean = jnp.mean(x, axes, keepdims=True)
     return mean, jnp.mean(jnp.square(x - mean), axes, keepdims=True)
 
 
-def _moments_forward(x, axes):
-    mean, variance = moments(x, axes)
-    return (mean, variance), (x, mean)
-
-
-def _moments_backward(axes, saved, gradients):
+@moments.defjvp
+def _moments_jvp(axes, primals, tangents):
     # By itself, automatic differentiation stores the differences from the mean.
-    x, mean = saved
-    of_mean, of_variance = (gradient * (mean.size / x.size) for gradient in gradients)
-    return (of_mean + 2 * of_variance * (x - mean),)
-
-
-moments = jax.custom_vjp(_moments, nondiff_argnums=(1,))
-moments.defvjp(_moments_forward, _moments_backward)
+    (x,), (moved,) = primals, tangents
+    mean, variance = moments(x, axes)
+    of_mean = jnp.mean(moved, axes, keepdims=True)
+    of_variance = 2 * (jnp.mean(x * moved, axes, keepdims=True) - mean * of_mean)
+    return (mean, variance), (of_mean, of_variance)
 
 
 class Norm(nn.Module):
     """Subtract the mean, divide by the standard deviation, then scale and shift.
 
-    Reverse-mode differentiable to any order.
+    Differentiable in both modes, to any order.
 
     Attributes:
       kind: ``batch`` takes the statistics of the current batch, per channel, in training and at

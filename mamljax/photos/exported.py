@@ -10,6 +10,7 @@ import numpy as np
 
 from mamljax import checks
 from mamljax.checks import ArgumentError
+from mamljax.models.convolution import in_form
 from mamljax.photos.classify import NEIGHBOURS, Classifier, probabilities
 
 FORMATS = ("stablehlo", "onnx")
@@ -64,4 +65,6 @@ def _onnx(classifier: Classifier, path: Path) -> None:
     from jax2onnx import to_onnx  # pyright: ignore[reportMissingImports]
 
     call = functools.partial(probabilities, classifier)
-    to_onnx(call, [("B", *classifier.pixels.shape)], return_mode="file", output_path=str(path))
+    shape = ("B", *classifier.pixels.shape)
+    with in_form("lax"):  # which ONNX has an operator for
+        to_onnx(call, [shape], return_mode="file", output_path=str(path))

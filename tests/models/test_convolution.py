@@ -25,7 +25,7 @@ def orders(form, stride):
     """``(images, kernel) ->`` value, gradient and Hessian times gradient of a function of them.
 
     The convolution is bent by tanh, so that the derivatives of second order are there in both
-    arguments; reverse mode over reverse mode, as in MAML.
+    arguments; reverse mode over reverse mode, as in MAML, and forward mode over it.
     """
 
     def loss(images, kernel):
@@ -35,7 +35,8 @@ def orders(form, stride):
     def every(images, kernel):
         derivative = jax.grad(loss, (0, 1), has_aux=True)
         gradient, pull, value = jax.vjp(derivative, images, kernel, has_aux=True)
-        return value, gradient, pull(gradient)
+        pushed = jax.jvp(derivative, (images, kernel), gradient, has_aux=True)[1]
+        return value, gradient, pull(gradient), pushed
 
     return every
 
@@ -142,7 +143,7 @@ def test_derivatives_are_those_of_finite_differences():
         strided = jnp.tanh(convolution(images, kernel, stride=2, form="patches"))
         return strided, jnp.tanh(convolution(images, kernel, form="direct"))
 
-    check_grads(jax.jit(bent), (images, kernel), order=2, modes=["rev"], rtol=1e-5)
+    check_grads(jax.jit(bent), (images, kernel), order=2, rtol=1e-5)
 
 
 def test_value_by_hand():
@@ -161,6 +162,23 @@ def test_preferred_form_is_one_of_them(monkeypatch):
     np.testing.assert_allclose(convolution(images, kernel), expected, rtol=1e-5, atol=1e-6)
     monkeypatch.setattr(jax, "default_backend", lambda: "a new one")
     np.testing.assert_allclose(convolution(images, kernel), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_form_for_all_that_is_traced():
+    images, kernel = draw((1, 6, 6, 1), (3, 3, 1, 2))
+
+    def primitives():
+        program = jax.make_jaxpr(lambda *data: convolution(*data))(images, kernel)
+        return [equation.primitive.name for equation in program.eqns]
+
+    with convolutions.in_form("lax"):
+        assert "conv_general_dilated" in primitives()
+        assert "conv_general_dilated" not in str(
+            jax.make_jaxpr(lambda *data: convolution(*data, form="patches"))(images, kernel)
+        )
+    assert "conv_general_dilated" not in primitives()
+    with pytest.raises(ValueError, match="form must be one of"), convolutions.in_form("fft"):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -205,7 +223,8 @@ def test_max_pool_is_differentiable_again_and_again(assert_close):
         def curvature(x):
             return jax.grad(lambda x: jnp.sum(jnp.cos(x) * slope(x)))(x)
 
-        return slope(images), curvature(images)
+        pushed = jax.jvp(slope, (images,), (jnp.cos(images),))[1]
+        return slope(images), curvature(images), pushed
 
     assert_close(
         derivatives(max_pool), derivatives(lambda x: linen.max_pool(x, (2, 2), (2, 2))), 1e-9

@@ -11,6 +11,7 @@ from jax import export
 
 from mamljax import Batch, algorithms, baselines, losses, maml, models
 from mamljax.models import conv_net
+from mamljax.models.convolution import in_form
 
 KEY = jax.random.key(0)
 POOLED = {"downsample": "max_pool", "readout": "flatten"}
@@ -49,6 +50,23 @@ def test_models_export_for_any_batch(model, shape):
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected
     )
     assert len(jax.tree.leaves(predict(inputs[:1]))[0]) == 1
+
+
+@pytest.mark.parametrize("net", [{}, POOLED], ids=str)
+def test_convolutions_of_jaxs_own_become_onnx(net, tmp_path):
+    to_onnx = pytest.importorskip("jax2onnx").to_onnx
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = conv_net(3, filters=4, blocks=2, norm="layer", **net)
+    images = np.asarray(jax.random.normal(KEY, (5, 9, 8, 3)))
+    params = jax.jit(model.init)(KEY, images)
+    path = str(tmp_path / "net.onnx")
+    with in_form("lax"):
+        to_onnx(
+            lambda x: model.apply(params, x), [("B", 9, 8, 3)], return_mode="file", output_path=path
+        )
+    session = onnxruntime.InferenceSession(path)
+    (found,) = session.run(None, {session.get_inputs()[0].name: images})
+    np.testing.assert_allclose(found, jax.jit(model.apply)(params, images), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("net", [{}, POOLED], ids=str)

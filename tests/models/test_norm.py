@@ -138,6 +138,7 @@ def test_derivatives_of_the_moments_are_those_of_their_formulas(axes, assert_clo
 
         slope = jax.grad(lambda x: jnp.sum(jax.grad(value)(x) * jnp.cos(x)))
         curvature = jax.grad(lambda x: jnp.sum(slope(x) * jnp.sin(x)))
-        return value(x), jax.grad(value)(x), slope(x), curvature(x)
+        pushed = jax.jvp(jax.grad(value), (x,), (jnp.cos(x),))[1]
+        return value(x), jax.grad(value)(x), slope(x), curvature(x), pushed
 
     assert_close(derivatives(moments), derivatives(formulas), 1e-9)
