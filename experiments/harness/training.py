@@ -19,6 +19,7 @@ from mamljax.meta import init_state, meta_step
 from mamljax.running.checkpoint import Checkpoints, checkpoint_hook
 from mamljax.running.metrics import MetricLogger
 from mamljax.running.progress import training_progress
+from mamljax.running.provenance import described, device
 from mamljax.train import Call, fit
 from mamljax.types import Learner, Params, PyTree, Sampler, StepFn, TrainState
 
@@ -71,8 +72,12 @@ class Run(NamedTuple):
     train: dict[str, Any]
 
 
+ON_DEVICE = "iterations on "
+"""What the totals of iterations by device begin with, before the device in words."""
+
+
 class Tally:
-    """Totals of a run: iterations, seconds, chosen metrics; a hook of `fit`.
+    """Totals of a run: iterations, in all and by device, seconds, chosen metrics; a hook of `fit`.
 
     Checkpoints keep the totals, so that a run that was stopped goes on counting.
 
@@ -84,7 +89,12 @@ class Tally:
     def __init__(self, before: Mapping[str, float], names: Sequence[str]) -> None:
         self._names = names
         self._counts = {"iterations": 0.0, "busy_seconds": 0.0} | dict.fromkeys(names, 0.0)
-        self._counts |= {name: before[name] for name in self._counts.keys() & before.keys()}
+        self._counts |= {
+            name: total
+            for name, total in before.items()
+            if name in self._counts or name.startswith(ON_DEVICE)
+        }
+        self._here = ON_DEVICE + described(device())
         self._wall_seconds = before.get("wall_seconds", 0.0)
         self._started = time.perf_counter()
         self.compile_seconds: float | None = None
@@ -92,7 +102,9 @@ class Tally:
     def __call__(self, call: Call) -> None:
         """Add one call of the compiled loop."""
         self.compile_seconds = call.compile_seconds
-        self._counts["iterations"] += len(call.metrics.loss)
+        done = len(call.metrics.loss)
+        self._counts["iterations"] += done
+        self._counts[self._here] = self._counts.get(self._here, 0.0) + done
         self._counts["busy_seconds"] += call.seconds
         for name in self._names:
             self._counts[name] += float(np.sum(call.metrics.info[name]))
@@ -177,6 +189,11 @@ def train(what: Training, key: jax.Array, log: Config, workdir: Path) -> Run:
             # them has done some of the iterations.
             "wall_seconds": totals.get("wall_seconds") if counted == int(state.step) else None,
             "compile_seconds": tally.compile_seconds,
+            "devices": {
+                name.removeprefix(ON_DEVICE): round(count)
+                for name, count in totals.items()
+                if name.startswith(ON_DEVICE)
+            },
             **{name: totals.get(name) for name in what.totals},
         },
     )

@@ -1,10 +1,11 @@
 """Tables of runs: their report, and where its numbers come from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mamljax.running import report
+from mamljax.running.provenance import described
 from mamljax.running.report import Record
 from mamljax.running.table import markdown_lines
 
@@ -18,15 +19,13 @@ def reported(paths: Sequence[Path]) -> list[str]:
 def origin(records: Sequence[Record]) -> list[str]:
     """Return where numbers come from: training, device, versions, command."""
     first = records[0]
-    device, versions = first["device"], first["versions"]
-    devices = f"{device['count']} device{'' if device['count'] == 1 else 's'}"
+    device, versions = described(first["device"]), first["versions"]
     return [
         f"- {first['results'][0]['num_tasks']} test tasks for each seed",
         *(f"- training{line}" for line in _trainings(records)),
         *_gains(first),
         *_gaps(first),
-        f"- {device['platform'].upper()} ({device['kind']}, {device['cpu_cores']} cores, "
-        f"{devices}), Python {versions['python']}, jax {versions['jax']}, "
+        f"- tested on {device}, Python {versions['python']}, jax {versions['jax']}, "
         f"mamljax {versions['mamljax']}",
         f"- `{first['command']}`",
     ]
@@ -51,6 +50,8 @@ def _training(record: Record) -> list[str]:
             text += f" in {_duration(seconds)}"
         elif rate := run.get("iterations_per_second"):
             text += f", about {_duration(run['iterations'] / rate)} by the median rate"
+        if devices := run.get("devices"):
+            text += f" on {_on(devices)}"
         if (tested := run.get("tested_checkpoint")) not in (None, run["iterations"]):
             text += f", the checkpoint of {tested:,} tested"
         if flat := run.get("flat_for"):
@@ -59,6 +60,13 @@ def _training(record: Record) -> list[str]:
             text += f"; tested from {imported}"
         lines.append(text)
     return lines
+
+
+def _on(devices: Mapping[str, int]) -> str:
+    """Where a run was trained, and how much of it where, if in several places."""
+    if len(devices) == 1:
+        return next(iter(devices))
+    return " and ".join(f"{device} ({count:,} of them)" for device, count in devices.items())
 
 
 def _gains(record: Record) -> list[str]:

@@ -32,14 +32,26 @@ def provenance(experiment: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def device() -> dict[str, Any]:
-    """Return the devices that jax uses, and the processor."""
+    """Return the devices that jax uses, the processor, and its cores that this process may use."""
     first = jax.devices()[0]
     return {
         "platform": first.platform,
         "kind": _processor() if first.platform == "cpu" else first.device_kind,
         "count": jax.device_count(),
-        "cpu_cores": os.cpu_count(),
+        "cpu_cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")  # not on macOS and Windows
+        else os.cpu_count(),
     }
+
+
+def described(device: Mapping[str, Any]) -> str:
+    """Return what `device` found in words, such as ``CPU (AMD EPYC, 2 cores, 1 device)``."""
+    parts = device["kind"], _number(device["cpu_cores"], "core"), _number(device["count"], "device")
+    return f"{device['platform'].upper()} ({', '.join(parts)})"
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _command() -> str:

@@ -11,6 +11,7 @@ from experiments.harness import endings, training
 from mamljax import files, losses, maml, meta_step, models, tasks
 from mamljax.checks import ArgumentError
 from mamljax.evaluate import Scores
+from mamljax.running import provenance
 
 LOG = ConfigDict({"every": 5, "checkpoint_every": 10})
 
@@ -68,9 +69,18 @@ def test_totals_go_on_after_a_stop(tmp_path, stopped, capsys):
     told = run(tmp_path, 30)
     assert (told["iterations"], told["found"]) == (30, sum(range(1, 31)))
     assert told["wall_seconds"] > 30 / told["iterations_per_second"] > 0
+    assert told["devices"] == {provenance.described(provenance.device()): 30}
     assert "found 30" not in capsys.readouterr().err.splitlines()[0]
     # Nothing is counted twice where nothing is left to do.
     assert run(tmp_path, 30) | {"compile_seconds": 0} == told | {"compile_seconds": 0}
+
+
+def test_where_it_was_trained_is_counted_by_device(tmp_path, monkeypatch):
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(training, "described", lambda device: "GPU (H100)")
+        assert run(tmp_path, 10)["devices"] == {"GPU (H100)": 10}
+    here = provenance.described(provenance.device())
+    assert run(tmp_path, 30)["devices"] == {"GPU (H100)": 10, here: 20}
 
 
 def test_a_checkpoint_of_an_earlier_version_has_no_totals(tmp_path):
