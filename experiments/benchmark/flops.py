@@ -7,6 +7,8 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from mamljax.models import trilinear
+
 
 def product_flops(function: Callable, *args: Any) -> int:
     """Multiplications and additions in the products and convolutions of ``function(*args)``.
@@ -33,6 +35,9 @@ def _cost(equation: Any) -> int:
     if name == "conv_general_dilated":
         kernel, (filters, *_) = equation.invars[1].aval.shape, parameters["dimension_numbers"][1]
         return 2 * outputs * math.prod(kernel) // kernel[filters]
+    if name == trilinear.NAME:
+        operands = (operand.aval for operand in equation.invars)
+        return _count(trilinear.program(*operands, **parameters).jaxpr)
     inner = [_count(program) for program in _programs(parameters)]
     if name == "while" and any(inner):
         raise ValueError("a loop of unknown length: its operations cannot be counted.")

@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
+from jax.extend.core import ClosedJaxpr, Primitive
 from jax.interpreters import ad, batching, mlir
 
 from mamljax.types import Array
+
+NAME = "trilinear_form"
+"""Of the primitive, in programs."""
 
 
 class Trilinear(NamedTuple):
@@ -64,8 +67,18 @@ def _evaluate(first: Array, second: Array, **options: Any) -> Array:
     return _compiled(**options)(first, second)
 
 
-def _abstract(first: Any, second: Any, **options: Any) -> Any:
-    return jax.make_jaxpr(_compiled(**options))(first, second).out_avals[0]
+def program(first: Any, second: Any, **options: Any) -> ClosedJaxpr:
+    """What an equation of `NAME` computes, in primitives of jax's own.
+
+    Args:
+      first, second: its operands, or the shapes of these.
+      options: its parameters.
+    """
+    return jax.make_jaxpr(_compiled(**options))(first, second)
+
+
+def _shape(first: Any, second: Any, **options: Any) -> Any:
+    return program(first, second, **options).out_avals[0]
 
 
 def _batched(
@@ -95,9 +108,11 @@ def _transposed(
     return jnp.sum(found, shared) if shared else found
 
 
-_primitive = Primitive("trilinear_form")
+_primitive = Primitive(NAME)
 _primitive.def_impl(_evaluate)
-_primitive.def_abstract_eval(_abstract)
+_primitive.def_abstract_eval(
+    lambda *operands, **options: program(*operands, **options).out_avals[0]
+)
 mlir.register_lowering(_primitive, mlir.lower_fun(_call, multiple_results=False))
 batching.primitive_batchers[_primitive] = _batched
 ad.defbilinear(
