@@ -53,9 +53,9 @@ def place(tmp_path_factory):
     config.data.update(source="folder", scheme="", dir=str(root / "images"))
     config.data.update(image_size=(SIDE, SIDE), cache=str(root / "cache"), rotate=False)
     config.task.update(ways=3, shots=2)
-    config.train.update(num_iterations=150, meta_batch=4, queries=2, inner_lr=0.5)
-    config.log.update(every=50, checkpoint_every=150)
-    config.evaluate.update(num_tasks=10, num_inner_steps=2, inner_lr=0.5, queries=(2,))
+    config.train.update(num_iterations=300, meta_batch=4, queries=2, inner_lr=0.5)
+    config.log.update(every=50, checkpoint_every=300)
+    config.evaluate.update(num_tasks=10, num_inner_steps=5, inner_lr=0.5, queries=(2,))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "largest_task_mesh", lambda num_tasks: None)
         patch.setattr(experiment, "training_mesh", lambda meta_batch: None)
