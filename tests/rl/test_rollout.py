@@ -313,7 +313,7 @@ def test_an_environment_is_not_traced_for_each_rollout():
     for seed in range(2):
         jax.jit(jax.vmap(two))(jax.random.split(jax.random.key(seed), 2))
     # Where its shapes are looked at, and where it is used; jax 0.12 keeps the first for both.
-    assert len(traced) <= 2
+    assert 1 <= len(traced) <= 2
 
 
 def test_tasks_that_were_not_recorded_cannot_train():
