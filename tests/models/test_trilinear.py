@@ -27,7 +27,15 @@ def derivatives(product):
         forward = jax.jvp(slope, (a, b), first)[1]
         along = jax.grad(lambda a, b: jax.jvp(bent, (a, b), first)[1], (0, 1))(a, b)
         third = jax.jvp(lambda a, b: jax.jvp(slope, (a, b), first)[1], (a, b), first)[1]
-        return product(a, b), first, reverse, forward, along, third, jax.linearize(bent, a, b)[0]
+        return (
+            product(a, b),
+            first,
+            reverse,
+            forward,
+            along,
+            third,
+            jax.linearize(slope, a, b)[1](*first),
+        )
 
     return every
 
