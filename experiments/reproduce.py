@@ -3,12 +3,14 @@
     mamljax reproduce --status
     mamljax reproduce --data=data --hours=2.5 --nice=19
     mamljax reproduce --only=omniglot --verify
+    mamljax reproduce --at_once=5                    # on a GPU, which one row does not fill
 
 The rows are in configs/paper.py, in the order in which they are trained. Kill it at any time: the
 same command goes on where it stopped. The report, figures and weights of a finished row go to
-results/, and RESULTS.md is written anew; the checkpoints of an unfinished one that has an hour in
-it go to results/unfinished/, from where any machine goes on. `--data` holds the image sets, each in
-a folder of its name; rows whose images are not there are passed over.
+results/, and RESULTS.md is written anew; the checkpoints of an unfinished one that has as much in
+it as two CPU cores do in an hour go to results/unfinished/, from where any machine goes on.
+`--data` holds the image sets, each in a folder of its name; rows whose images are not there are
+passed over.
 """
 
 import argparse
@@ -26,6 +28,9 @@ from experiments.reproduction.places import Places
 from mamljax.checks import ArgumentError
 from mamljax.running.table import Table, print_table
 
+POLL_SECONDS = 0.5
+"""Between two looks at what is being trained."""
+
 
 def main(words: Sequence[str]) -> None:
     """Parse the command line, then train, verify or tell."""
@@ -37,7 +42,7 @@ def main(words: Sequence[str]) -> None:
             raise SystemExit(0 if verified(rows, places) else 1)
         if not given.status:
             with _interrupted_by_sigterm():
-                train(rows, places, hours=given.hours, nice=given.nice)
+                train(rows, places, hours=given.hours, nice=given.nice, at_once=given.at_once)
     except (ArgumentError, RuntimeError) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:
@@ -59,45 +64,99 @@ def chosen(only: str) -> list[Row]:
     return rows
 
 
-def train(rows: Sequence[Row], places: Places, *, hours: float, nice: int) -> None:
+def train(
+    rows: Sequence[Row], places: Places, *, hours: float, nice: int, at_once: int = 1
+) -> None:
     """Train what is missing until the time is up, publishing every seed that is done.
+
+    Args:
+      rows, places: which and where.
+      hours: from now on.
+      nice: of every training.
+      at_once: how many are trained side by side.
 
     Raises:
       RuntimeError: after all others, if the training of some has ended with an error.
     """
     deadline = time.monotonic() + 3600 * hours
-    failed = []
-    for row in rows:
-        if time.monotonic() > deadline:
-            break
-        images = places.images(row)
-        if images is not None and not images.is_dir():
-            print(f"{row.name}: passed over, there is no folder {images}.", file=sys.stderr)
-            continue
-        for seed in row.seeds:
-            if standing.is_done(row, seed, places):
-                continue
-            if row.network and not places.weights(row).is_file():
-                print(f"{row.name}: passed over, it tests {row.network}.", file=sys.stderr)
-                break
+    memory = "all" if at_once == 1 else "needed"
+    waiting = [(row, seed) for row in rows for seed in row.seeds]
+    running: list[work.Job] = []
+    failed: list[str] = []
+    try:
+        while True:
             if time.monotonic() > deadline:
+                waiting.clear()
+                for job in running:
+                    job.stop()
+            while len(running) < at_once and (chosen := _next(waiting, running, places)):
+                waiting.remove(chosen)
+                if _can_begin(*chosen, places):
+                    running.append(work.Job(*chosen, places, nice, memory))
+            running = [job for job in running if not _ended(job, places, failed)]
+            if not running and not _next(waiting, running, places):
                 break
-            log = places.workdir(row, seed) / work.LOG
-            print(f"{row.name}, seed {seed}: about {row.hours:g} h, see {log}", file=sys.stderr)
-            finished = False
-            try:
-                finished = work.train(row, seed, places, deadline, nice)
-            except RuntimeError as error:
-                print(f"{row.name}, seed {seed}: {error}", file=sys.stderr)
-                failed.append(f"{row.name}, seed {seed}")
-            finally:
-                if packed := work.pack(row, seed, places):
-                    print(f"{row.name}, seed {seed}: packed into {packed}", file=sys.stderr)
-            if finished:
-                work.publish(row, seed, places)
-                results.main()
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:  # which the processes, each in a session of its own, have not seen
+        for job in running:
+            job.stop()
+        for job in running:
+            job.wait()
+            _keep(job, places)
+        raise
     if failed:
         raise RuntimeError(f"training ended with an error, see above: {'; '.join(failed)}")
+
+
+def _next(
+    waiting: Sequence[tuple[Row, int]], running: Sequence[work.Job], places: Places
+) -> tuple[Row, int] | None:
+    """The first row and seed that does not test a network which is being trained."""
+    being_trained = {job.row.name for job in running}
+    for row, seed in waiting:
+        if row.network not in being_trained and not standing.is_done(row, seed, places):
+            return row, seed
+    return None
+
+
+def _can_begin(row: Row, seed: int, places: Places) -> bool:
+    """Whether all that a row needs is there; tells what is not."""
+    images = places.images(row)
+    lacks = ""
+    if images is not None and not images.is_dir():
+        lacks = f"there is no folder {images}"
+    elif row.network and not places.weights(row).is_file():
+        lacks = f"it tests {row.network}"
+    if lacks:
+        if seed == row.seeds[0]:
+            print(f"{row.name}: passed over, {lacks}.", file=sys.stderr)
+        return False
+    log = places.workdir(row, seed) / work.LOG
+    print(f"{row.name}, seed {seed}: about {row.hours:g} h, see {log}", file=sys.stderr)
+    return True
+
+
+def _ended(job: work.Job, places: Places, failed: list[str]) -> bool:
+    """Whether a job has ended; then what it leaves is packed or published."""
+    try:
+        finished = job.finished()
+    except RuntimeError as error:
+        print(f"{job.name}: {error}", file=sys.stderr)
+        failed.append(job.name)
+        finished = False
+    if finished is None:
+        return False
+    if finished:
+        work.publish(job.row, job.seed, places)
+        results.main()
+    else:
+        _keep(job, places)
+    return True
+
+
+def _keep(job: work.Job, places: Places) -> None:
+    if packed := work.pack(job.row, job.seed, places):
+        print(f"{job.name}: packed into {packed}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -146,10 +205,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--hours", type=float, default=1e6, help="stop after so many (all it takes)"
     )
+    parser.add_argument(
+        "--at_once", type=_count, default=1, help="rows side by side: one does not fill a GPU (1)"
+    )
     parser.add_argument("--nice", type=int, default=0, help="niceness of training, up to 19")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the image sets")
     parser.add_argument("--runs", type=Path, default=Path("runs/paper"), help="work directories")
     return parser
+
+
+def _count(word: str) -> int:
+    if not word.isdecimal() or not int(word):
+        raise argparse.ArgumentTypeError(f"a number of at least 1 is expected; got {word!r}.")
+    return int(word)
 
 
 if __name__ == "__main__":

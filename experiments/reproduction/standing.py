@@ -213,18 +213,6 @@ def _step(path: Path) -> int:
     return int(path.name)
 
 
-def seconds_trained(workdir: Path) -> float:
-    """Return the seconds of training in a work directory, as its checkpoints tell."""
-    total = 0.0
-    for run in (workdir / "checkpoints").glob("*"):
-        newest = max(run.glob("[0-9]*"), key=_step, default=None)
-        if newest is not None:
-            total += _totals(newest / "checkpoint.json").get("wall_seconds", 0.0)
-    return total
-
-
-def _totals(path: Path) -> Mapping[str, float]:
-    try:
-        return files.unsealed(path.read_text(encoding="utf-8")).get("totals", {})
-    except (OSError, ValueError):
-        return {}
+def hours_trained(row: Row, workdir: Path) -> float:
+    """Return how long two CPU cores take for what its checkpoints hold, about."""
+    return row.hours * _checkpointed(workdir) / _goal(row)

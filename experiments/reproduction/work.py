@@ -16,7 +16,7 @@ from typing import NamedTuple
 from configs.paper import Row
 from experiments.harness import endings, model_file
 from experiments.reproduction.places import ROOT, Places, words
-from experiments.reproduction.standing import seconds_trained
+from experiments.reproduction.standing import hours_trained
 from mamljax import files
 from mamljax.running import report
 
@@ -26,8 +26,9 @@ LOG = "log.txt"
 GRACE_SECONDS = 600
 """Time for the checkpoint, after training was asked to stop."""
 
-WORTH_KEEPING_SECONDS = 3600
-"""Training that is worth packing."""
+WORTH_KEEPING_HOURS = 1.0
+"""Training that is worth packing, by the time that two CPU cores take for it: a GPU does it in
+minutes, and is not there again tomorrow."""
 
 FIGURES = {
     **{f"{name}.png": f"{name}.png" for name in ("training", "accuracy", "returns", "paths")},
@@ -52,32 +53,65 @@ class Verified(NamedTuple):
         return abs(self.published - self.again) <= max(2e-3, self.half / 10)
 
 
-def train(row: Row, seed: int, places: Places, deadline: float, nice: int) -> bool:
-    """Train and test a row, or go on; return whether it is done before the deadline.
+class Job:
+    """Training of a row in a process of its own: begun, or going on where it stopped.
 
     Args:
       row, seed: what to train.
       places: where.
-      deadline: of `time.monotonic`, when training is asked to end with a checkpoint.
       nice: the niceness of the process, unless that of this one is higher.
-
-    Raises:
-      RuntimeError: if training ends with an error, with the last line of what it said.
-      KeyboardInterrupt: if somebody has stopped it, or this process.
+      memory: how a GPU's is taken: "all" at once, or as "needed" where rows share it.
     """
-    workdir = places.workdir(row, seed)
-    unpack(row, seed, places)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / LOG).open("a", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [sys.executable, *words(row, seed, places)],
-            env=_environment(),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        _give_way(process.pid, nice)
-        return _finished(process, deadline, workdir / LOG)
+
+    def __init__(self, row: Row, seed: int, places: Places, nice: int, memory: str = "all") -> None:
+        self.row, self.seed = row, seed
+        self._log = places.workdir(row, seed) / LOG
+        self._asked: float | None = None
+        unpack(row, seed, places)
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("a", encoding="utf-8") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, *words(row, seed, places)],
+                env=_environment(memory),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        _give_way(self._process.pid, nice)
+
+    @property
+    def name(self) -> str:
+        """The row and the seed, in words."""
+        return f"{self.row.name}, seed {self.seed}"
+
+    def finished(self) -> bool | None:
+        """Return whether it is trained and tested; None while it runs.
+
+        Raises:
+          RuntimeError: if it has ended with an error, with the last line of what it said.
+          KeyboardInterrupt: if somebody else has stopped it.
+        """
+        status = self._process.poll()
+        if status is None:
+            if self._asked and time.monotonic() > self._asked + GRACE_SECONDS:
+                self._process.kill()
+            return None
+        if status == 0 or self._asked:
+            return status == 0
+        if status == endings.EXIT_STATUS:
+            raise KeyboardInterrupt  # by somebody who does not want the next row instead
+        last = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        raise RuntimeError(f"training ended with an error, see {self._log}: {' '.join(last)}")
+
+    def stop(self) -> None:
+        """Ask it to end with a checkpoint, once."""
+        if self._asked is None:
+            self._asked = time.monotonic()
+            self._process.terminate()  # SIGINT is ignored by what runs in the background
+
+    def wait(self) -> None:
+        """Return when it has ended."""
+        self._process.wait()
 
 
 def _give_way(pid: int, nice: int) -> None:
@@ -91,38 +125,17 @@ def _give_way(pid: int, nice: int) -> None:
         Path(f"/proc/{pid}/autogroup").write_text(str(nice), encoding="utf-8")
 
 
-def _environment() -> dict[str, str]:
+def _environment(memory: str = "all") -> dict[str, str]:
     """The environment, where experiments and configs are found from any folder."""
     paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-
-
-def _finished(process: subprocess.Popen, deadline: float, log: Path) -> bool:
-    asked = False
-    try:
-        while process.poll() is None:
-            if not asked and time.monotonic() > deadline:
-                process.terminate()  # SIGINT is ignored by what runs in the background
-                asked, deadline = True, time.monotonic() + GRACE_SECONDS
-            elif asked and time.monotonic() > deadline:
-                process.kill()
-            time.sleep(0.5)
-    except KeyboardInterrupt:  # which the process, in a session of its own, has not seen
-        process.terminate()
-        process.wait()
-        raise
-    if process.returncode == endings.EXIT_STATUS and not asked:
-        raise KeyboardInterrupt  # by somebody else, who does not want the next row instead
-    if process.returncode and not asked:
-        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        raise RuntimeError(f"training ended with an error, see {log}: {' '.join(last)}")
-    return process.returncode == 0
+    shared = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if memory == "needed" else {}
+    return shared | os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def pack(row: Row, seed: int, places: Places) -> Path | None:
-    """Pack the checkpoints of an unfinished run that has an hour in it; return the file."""
+    """Pack the checkpoints of an unfinished run that is worth it; return the file."""
     workdir, target = places.workdir(row, seed), places.unfinished(row, seed)
-    if seconds_trained(workdir) < WORTH_KEEPING_SECONDS:
+    if hours_trained(row, workdir) < WORTH_KEEPING_HOURS:
         return None
     target.parent.mkdir(parents=True, exist_ok=True)
     with (

@@ -14,22 +14,46 @@ from experiments.reproduction import standing, work
 from experiments.reproduction.places import Places
 
 
-@pytest.fixture
-def trained(monkeypatch, tmp_path):
-    """Seeds in the order in which they were trained; each leaves a report of its full length."""
-    order = []
+class Job:
+    """Stands for training: it takes some looks, leaves a report of its full length, can fail."""
 
-    def train(row, seed, places, deadline, nice):
-        order.append((row.name, seed))
-        workdir = places.workdir(row, seed)
-        workdir.mkdir(parents=True)
-        told = {"maml": {"iterations": standing._goal(row)}}
-        record = {"experiment": row.name, "seed": seed, "train": told, "results": []}
-        (workdir / "report.json").write_text(json.dumps(record))
+    looks = 1
+    fails: tuple[tuple[str, int], ...] = ()
+    order: list
+
+    def __init__(self, row, seed, places, nice, memory):
+        self.row, self.seed, self.memory, self.stopped = row, seed, memory, False
+        self._workdir, self._left = places.workdir(row, seed), self.looks
+        self.name = f"{row.name}, seed {seed}"
+        self.order.append((row.name, seed))
+
+    def finished(self):
+        self._left -= 1
+        if self.stopped:
+            return False
+        if self._left > 0:
+            return None
+        if (self.row.name, self.seed) in self.fails:
+            raise RuntimeError("error: a loss is not finite")
+        self._workdir.mkdir(parents=True)
+        told = {"maml": {"iterations": standing._goal(self.row)}}
+        record = {"experiment": self.row.name, "seed": self.seed, "train": told, "results": []}
+        (self._workdir / "report.json").write_text(json.dumps(record))
+        (self._workdir / "model.npz").write_bytes(b"weights")
         return True
 
-    monkeypatch.setattr(work, "train", train)
+    def stop(self):
+        self.stopped = True
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """Seeds in the order in which they were begun, "pages" where one was done."""
+    order: list = []
+    monkeypatch.setattr(Job, "order", order, raising=False)
+    monkeypatch.setattr(work, "Job", Job)
     monkeypatch.setattr(results, "main", lambda: order.append("pages"))
+    monkeypatch.setattr(reproduce, "POLL_SECONDS", 0)
     return order
 
 
@@ -60,21 +84,54 @@ def test_a_row_waits_for_the_network_that_it_tests(trained, tmp_path, capsys):
     assert trained == [("omniglot/5way5shot_siamese", 0), "pages"]
 
 
+def test_rows_are_trained_side_by_side_but_for_one_that_tests_another(
+    trained, monkeypatch, tmp_path
+):
+    places = Places(tmp_path / "results", tmp_path / "runs", tmp_path / "data")
+    (tmp_path / "data" / "omniglot").mkdir(parents=True)
+    monkeypatch.setattr(Job, "looks", 3)
+    siamese, other, third = (
+        f"omniglot/{name}"
+        for name in ("5way1shot_siamese", "5way5shot_siamese", "5way1shot_statistician")
+    )
+    rows = reproduce.chosen(f"{siamese},{other},{third}")
+    reproduce.train(rows, places, hours=1.0, nice=0, at_once=2)
+    assert trained == [(siamese, 0), (third, 0), "pages", "pages", (other, 0), "pages"]
+
+
+@pytest.mark.parametrize(("at_once", "memory"), [(1, "all"), (2, "needed")])
+def test_rows_side_by_side_share_the_memory_of_a_gpu(
+    trained, monkeypatch, tmp_path, at_once, memory
+):
+    places = Places(tmp_path / "results", tmp_path / "runs", tmp_path / "data")
+    seen = []
+    begin = Job.__init__
+
+    def noted(job, *given):
+        begin(job, *given)
+        seen.append(job.memory)
+
+    monkeypatch.setattr(Job, "__init__", noted)
+    reproduce.train(reproduce.chosen("sinusoid/p"), places, hours=1.0, nice=0, at_once=at_once)
+    assert seen == [memory] * 3
+
+
+def test_what_is_trained_is_stopped_and_packed_when_the_time_is_up(trained, monkeypatch, tmp_path):
+    places = Places(tmp_path / "results", tmp_path / "runs", tmp_path / "data")
+    monkeypatch.setattr(Job, "looks", 10**9)
+    packed = []
+    monkeypatch.setattr(work, "pack", lambda row, seed, places: packed.append((row.name, seed)))
+    reproduce.train(reproduce.chosen("sinusoid/f"), places, hours=0.2 / 3600, nice=0, at_once=2)
+    assert trained == packed == [("sinusoid/fomaml", 0), ("sinusoid/fomaml", 1)]
+
+
 def test_an_error_in_one_row_lets_the_others_go_on(trained, monkeypatch, tmp_path, capsys):
     places = Places(tmp_path / "results", tmp_path / "runs", tmp_path / "data")
-    good = work.train
-
-    def train(row, seed, *rest):
-        if seed == 1:
-            raise RuntimeError("error: a loss is not finite")
-        return good(row, seed, *rest)
-
-    monkeypatch.setattr(work, "train", train)
+    monkeypatch.setattr(Job, "fails", (("sinusoid/fomaml", 1),))
     with pytest.raises(RuntimeError, match=r"see above: sinusoid/fomaml, seed 1$"):
         reproduce.train(reproduce.chosen("sinusoid/fomaml"), places, hours=1.0, nice=0)
-    assert [step for step in trained if step != "pages"] == [
-        ("sinusoid/fomaml", 0), ("sinusoid/fomaml", 2)
-    ]  # fmt: skip
+    assert trained == [("sinusoid/fomaml", 0), "pages", ("sinusoid/fomaml", 1),
+                       ("sinusoid/fomaml", 2), "pages"]  # fmt: skip
     assert "sinusoid/fomaml, seed 1: error: a loss is not finite" in capsys.readouterr().err
 
 
@@ -99,6 +156,13 @@ def test_status_tells_of_every_row(capsys, monkeypatch):
     for row in ROWS:
         assert row.name in printed
     assert "omniglot: " in printed
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "1.5", "two"])
+def test_a_number_of_rows_side_by_side_is_at_least_one(given, capsys):
+    with pytest.raises(SystemExit):
+        reproduce.main([f"--at_once={given}", "--status"])
+    assert f"a number of at least 1 is expected; got '{given}'" in capsys.readouterr().err
 
 
 def test_verification_fails_where_a_number_does_not_hold(monkeypatch, capsys):

@@ -32,36 +32,67 @@ def program(monkeypatch):
     return set_up
 
 
-def saved(places, *, seconds, step=2000):
-    """A work directory with a checkpoint that tells how long it was trained."""
+def saved(places, *, step):
+    """A work directory with a checkpoint after so many iterations."""
     folder = places.workdir(ROW, 0) / "checkpoints" / "maml" / f"{step:08d}"
     folder.mkdir(parents=True)
-    record = {"step": step, "totals": {"wall_seconds": seconds}}
+    record = {"step": step, "totals": {}}
     files.write_json(folder / "checkpoint.json", files.sealed(record))
     (places.workdir(ROW, 0) / "metrics.jsonl").write_text("{}\n")
     (places.workdir(ROW, 0) / "report.md").write_text("left out")
 
 
-def test_a_run_ends_by_itself_or_at_the_deadline(places, program):
+def ended(job):
+    """What a job returns in the end."""
+    deadline = time.monotonic() + 60
+    while (found := job.finished()) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+WAITS = """
+    import signal, sys, time
+
+    def stop(*_):
+        print("stopped")
+        sys.exit(130)
+
+    signal.signal(signal.SIGTERM, stop)
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_run_ends_by_itself_or_when_it_is_asked_to(places, program):
+    log = places.workdir(ROW, 0) / work.LOG
     program("print('trained')")
-    assert work.train(ROW, 0, places, time.monotonic() + 60, 0)
-    assert (places.workdir(ROW, 0) / work.LOG).read_text() == "trained\n"
-    program(
-        """
-        import signal, sys, time
+    assert ended(work.Job(ROW, 0, places, 0))
+    assert log.read_text() == "trained\n"
+    program(WAITS)
+    job = work.Job(ROW, 0, places, 0)
+    while "begun" not in log.read_text():
+        time.sleep(0.05)
+    assert job.finished() is None
+    job.stop()
+    job.stop()  # once is enough
+    assert ended(job) is False
+    assert log.read_text() == "trained\nbegun\nstopped\n"
 
-        def stop(*_):
-            print("stopped")
-            sys.exit(130)
 
-        signal.signal(signal.SIGTERM, stop)
+def test_a_run_that_does_not_end_when_it_is_asked_to_is_killed(places, program, monkeypatch):
+    program("""
+        import signal, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("begun", flush=True)
         time.sleep(60)
-        """
-    )
-    started = time.monotonic()
-    assert not work.train(ROW, 0, places, started + 2, 0)
-    assert time.monotonic() - started < 30
-    assert (places.workdir(ROW, 0) / work.LOG).read_text() == "trained\nstopped\n"
+    """)
+    monkeypatch.setattr(work, "GRACE_SECONDS", 0)
+    job = work.Job(ROW, 0, places, 0)
+    while "begun" not in (places.workdir(ROW, 0) / work.LOG).read_text():
+        time.sleep(0.05)
+    job.stop()
+    assert ended(job) is False
 
 
 @pytest.mark.parametrize(("nice", "found"), [(0, 7), (9, 9)])
@@ -73,35 +104,47 @@ def test_training_is_at_least_as_nice_as_what_starts_it(places, program, monkeyp
             time.sleep(0.01)
     """)
     monkeypatch.setattr(work.os, "getpriority", lambda which, who: 7)
-    assert work.train(ROW, 0, places, deadline=time.monotonic() + 60, nice=nice)
+    assert ended(work.Job(ROW, 0, places, nice))
     told = (places.workdir(ROW, 0) / work.LOG).read_text(encoding="utf-8").split()
     assert told[-1] == str(found)
+
+
+@pytest.mark.parametrize(("memory", "told"), [("all", "None"), ("needed", "false")])
+def test_runs_that_share_a_gpu_take_its_memory_as_they_need_it(
+    places, program, monkeypatch, memory, told
+):
+    program("import os; print(os.environ.get('XLA_PYTHON_CLIENT_PREALLOCATE'))")
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
+    assert ended(work.Job(ROW, 0, places, 0, memory))
+    assert (places.workdir(ROW, 0) / work.LOG).read_text() == f"{told}\n"
 
 
 def test_an_error_is_told_with_its_last_line(places, program):
     program("raise SystemExit('error: the disk is full')")
     with pytest.raises(RuntimeError, match=r"see .*log\.txt: error: the disk is full"):
-        work.train(ROW, 0, places, time.monotonic() + 60, 0)
+        ended(work.Job(ROW, 0, places, 0))
 
 
 def test_training_that_somebody_stops_is_not_an_error(places, program):
     program("raise SystemExit(130)")
     with pytest.raises(KeyboardInterrupt):
-        work.train(ROW, 0, places, time.monotonic() + 60, 0)
+        ended(work.Job(ROW, 0, places, 0))
 
 
-def test_an_hour_of_training_is_packed_and_laid_out_again(places, tmp_path):
-    saved(places, seconds=3599)
+def test_what_two_cores_do_in_an_hour_is_packed_and_laid_out_again(places, tmp_path):
+    slower = ROW._replace(hours=2.0)
+    saved(places, step=29_999)
+    assert work.pack(slower, 0, places) is None
+    saved(places, step=30_000)
     assert work.pack(ROW, 0, places) is None
-    saved(places, seconds=3600, step=3000)
-    packed = work.pack(ROW, 0, places)
+    packed = work.pack(slower, 0, places)
     assert packed == places.unfinished(ROW, 0)
     with zipfile.ZipFile(packed) as found:
         assert {name.split("/")[0] for name in found.namelist()} == {"checkpoints", "metrics.jsonl"}
     elsewhere = places._replace(runs=tmp_path / "another machine")
-    assert standing.standing(ROW, elsewhere).iterations == {0: 3000}
+    assert standing.standing(ROW, elsewhere).iterations == {0: 30_000}
     work.unpack(ROW, 0, elsewhere)
-    assert standing.seconds_trained(elsewhere.workdir(ROW, 0)) == 3600
+    assert standing.hours_trained(slower, elsewhere.workdir(ROW, 0)) == 1
     # What is there already is newer.
     (elsewhere.workdir(ROW, 0) / "metrics.jsonl").write_text("mine")
     work.unpack(ROW, 0, elsewhere)
@@ -131,8 +174,8 @@ def test_what_is_packed_goes_on_with_the_config_of_today(row, seed, tmp_path):
 
 
 def test_a_finished_run_is_published_and_no_longer_unfinished(places):
-    saved(places, seconds=4000)
-    work.pack(ROW, 0, places)
+    saved(places, step=40_000)
+    assert work.pack(ROW._replace(hours=2.0), 0, places)
     workdir = places.workdir(ROW, 0)
     (workdir / "figures").mkdir()
     for name in ("figures/training.png", "figures/other.png", "figures/maml.html", "model.npz"):
