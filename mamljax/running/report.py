@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict
 from mamljax import files, processes
 from mamljax.checks import ArgumentError
 from mamljax.evaluate import Scores
-from mamljax.running.provenance import provenance
+from mamljax.running.provenance import described, provenance
 from mamljax.running.table import Table, markdown_lines, print_table
 
 SHOWN_STEPS = (0, 1, 5, 10)
@@ -305,7 +305,7 @@ def markdown(record: Record) -> str:
         "",
         f"- command: `{record['command']}`",
         f"- seed: {record['seed']}",
-        f"- device: {', '.join(f'{key} {value}' for key, value in record['device'].items())}",
+        f"- tested on: {described(record['device'])}",
         f"- versions: {', '.join(f'{key} {value}' for key, value in record['versions'].items())}",
         f"- wall seconds: {record['wall_seconds']:.0f}",
         *(f"- training of {name}: {told}" for name, told in record["train"].items()),

@@ -63,6 +63,7 @@ def test_the_page_shows_the_paper_beside_our_number(tmp_path, written, capsys):
     assert "| maml | 5-shot | 3 ± 1.4 | 1.5 ± 0.69 **0.67** | 0.75 ± 0.35 | 0/2 |" in page
     assert "mse, seed 3, mean ± 95% interval" in page
     assert "seed: 3" in page
+    assert "- tested on: CPU (" in page
     assert "1.5 ± 0.69 **0.67**" in capsys.readouterr().out
 
 
