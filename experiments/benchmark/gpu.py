@@ -1,12 +1,14 @@
 """Measurements that need a GPU: `python -m experiments.benchmark --suite=gpu
 --output=results/gpu.json`.
 
-Beside PyTorch on the same GPU; which precision of products the meta-gradient bears; how many tasks
-to take at a time; how fast the robots run; how long the paper's 60,000 iterations would take.
+What it costs to compile, and what that brings; how long the paper's 60,000 iterations would take;
+speed beside PyTorch on the same GPU; which precision of products the meta-gradient bears; how many
+tasks to take at a time; how fast the robots run.
 """
 
 import functools
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,12 @@ from mamljax.types import Learner, Params, Sampler
 
 PRECISIONS = ("highest", "default", "tensorfloat32", "bfloat16")
 ROBOTS = ("cheetah_direction", "ant_direction")
+TUNING: dict[str, dict[str, Any]] = {
+    "as jax does": {},
+    "without Triton": {"xla_gpu_enable_triton_gemm": False},
+    "without trials": {"xla_gpu_autotune_level": 0},
+}
+"""Options of XLA, which by default tries many kernels for every product before it takes one."""
 PAPER_ITERATIONS = 60_000
 NAMES = ("omniglot", "miniimagenet")
 
@@ -58,13 +66,35 @@ def measured(
         for name, config in configs.items():
             found[f"{what}, {name}"] = functools.partial(function, name, config, *arguments)
 
-    add("race", beside_torch, seconds, repeats)
+    add("tuning", tuning, seconds)
     add("to the end", to_the_end)
+    add("race", beside_torch, seconds, repeats)
     add("precision", precisions, seconds)
     add("task chunks", task_chunks, seconds)
     for name, config in robots.items():
         found[f"simulation, {name}"] = functools.partial(simulation, config, seconds)
     return found
+
+
+def tuning(name: str, config: Config, seconds: float) -> list[dict[str, Any]]:
+    """Return what compiling the meta-gradient takes, and its time, by how much XLA tries.
+
+    Programs that earlier runs have kept are not compiled again: this is measured first.
+    """
+    learner, sampler, params = _setting(name, config)
+    tasks = sample_tasks(sampler, params, jax.random.key(1), config.train.meta_batch)
+    arguments = params, tasks, jax.random.key(2)
+    lowered = jax.jit(learner.meta_gradient).lower(*arguments)
+    rows = []
+    for tried, options in TUNING.items():
+        started = time.perf_counter()
+        compiled = lowered.compile(compiler_options=options)
+        compile_seconds = time.perf_counter() - started
+        milliseconds = measure.milliseconds(functools.partial(compiled, *arguments), seconds)
+        rows.append(
+            {"tried": tried, "compile_seconds": compile_seconds, "milliseconds": milliseconds}
+        )
+    return rows
 
 
 def beside_torch(name: str, config: Config, seconds: float, repeats: int) -> list[dict[str, Any]]:

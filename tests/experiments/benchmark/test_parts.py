@@ -20,19 +20,27 @@ def test_what_a_gpu_is_measured_on_runs_here_too_and_goes_on(tmp_path, capsys):
 
     measured = gpu.measured(seconds=0.01, repeats=1, change=smaller)
     assert [name.split(",")[0] for name in measured] == [
-        *["race"] * 2,
+        *["tuning"] * 2,
         *["to the end"] * 2,
+        *["race"] * 2,
         *["precision"] * 2,
         *["task chunks"] * 2,
         *["simulation"] * 2,
     ]
-    wanted = ("to the end, omniglot", "precision, omniglot", "task chunks, omniglot")
+    wanted = (
+        "tuning, omniglot",
+        "to the end, omniglot",
+        "precision, omniglot",
+        "task chunks, omniglot",
+    )
     few = {name: measured[name] for name in wanted}
     output = tmp_path / "gpu.json"
     found = parts.run("gpu", output, few)["parts"]
     assert found == json.loads(output.read_text())["parts"]
     assert found["to the end, omniglot"]["iterations"] == 4
     assert found["to the end, omniglot"]["hours_of_60000"] > 0
+    assert [row["tried"] for row in found["tuning, omniglot"]] == [*gpu.TUNING]
+    assert all(row["compile_seconds"] > 0 for row in found["tuning, omniglot"])
     best, *_, worst = found["precision, omniglot"]
     assert (best["precision"], best["error"]) == ("highest", 0)
     assert worst["milliseconds"] > 0
