@@ -89,12 +89,10 @@ def train(
                 waiting.clear()
                 for job in running:
                     job.stop()
-            while len(running) < at_once and (chosen := _next(waiting, running, places)):
-                waiting.remove(chosen)
-                if _can_begin(*chosen, places):
-                    running.append(work.Job(*chosen, places, nice, memory))
+            while len(running) < at_once and (taken := _take(waiting, running, places)):
+                running.append(work.Job(*taken, places, nice, memory))
             running = [job for job in running if not _ended(job, places, failed)]
-            if not running and not _next(waiting, running, places):
+            if not running and not waiting:
                 break
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:  # which the processes, each in a session of its own, have not seen
@@ -108,13 +106,19 @@ def train(
         raise RuntimeError(f"training ended with an error, see above: {'; '.join(failed)}")
 
 
-def _next(
-    waiting: Sequence[tuple[Row, int]], running: Sequence[work.Job], places: Places
+def _take(
+    waiting: list[tuple[Row, int]], running: Sequence[work.Job], places: Places
 ) -> tuple[Row, int] | None:
-    """The first row and seed that does not test a network which is being trained."""
+    """Take out what can begin: not what tests a network that is being trained.
+
+    What is done by now, or cannot begin, is taken out as well.
+    """
     being_trained = {job.row.name for job in running}
-    for row, seed in waiting:
-        if row.network not in being_trained and not standing.is_done(row, seed, places):
+    for row, seed in [*waiting]:
+        if row.network in being_trained:
+            continue
+        waiting.remove((row, seed))
+        if not standing.is_done(row, seed, places) and _can_begin(row, seed, places):
             return row, seed
     return None
 
