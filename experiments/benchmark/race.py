@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments.benchmark.measure import Options, Suite, matmul_gflops, measure, require_same
-from experiments.benchmark.steps import SUITES
+from experiments.benchmark.steps import LIBRARIES, SUITES
 from experiments.harness.main import set_up_cpu
 from mamljax import files
 from mamljax.running import plots
@@ -38,8 +38,8 @@ def race(suite: Suite, name: str, output: Path, options: Options) -> dict[str, A
     """Check that the contestants agree, race them, write the JSON and the chart, print a table."""
     agreement = require_same(suite.contestants)
     found = provenance(f"speed: {name}", suite.setting)
-    if importlib.util.find_spec("torch"):
-        found["versions"]["torch"] = importlib.metadata.version("torch")
+    for package in filter(importlib.util.find_spec, LIBRARIES):
+        found["versions"][package] = importlib.metadata.version(package)
     found |= {
         # XLA's alone; torch's threads are set for each run.
         "threads": {"NPROC": os.environ.get("NPROC"), "cpu_devices": jax.device_count()},

@@ -7,7 +7,7 @@ in `SUITES`; one on images is an entry in `IMAGES` alone.
 import contextlib
 import functools
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +53,14 @@ def sinusoid(workdir: Path, config: Config) -> Suite:
     large = wide.init(jax.random.key(config.seed), example)
     ours, batch = _mamljax(workdir, config, learner, sampler, start, agreed=large)
 
-    def peers():
+    def in_torch():
         from experiments.benchmark.peers import torch_maml, torch_sinusoid
 
         weights = to_arrays(start), to_arrays(_double(large))
         problem = torch_sinusoid.problem(config)
         return torch_maml.contestants(problem, config.train, *weights, batch)
 
-    return _suite(config, [ours], peers)
+    return _suite(config, [ours], {"torch": in_torch})
 
 
 def characters() -> ImageSet:
@@ -114,17 +114,25 @@ def on_images(workdir: Path, config: Config, load: Callable[[], ImageSet]) -> Su
         return jax.tree.leaves(sample_tasks(sampler, None, key, config.train.meta_batch))
 
     mesh = largest_task_mesh(config.train.meta_batch)
+    first_order = config.method == "fomaml"
     naive = naive_jax.contestant(config, sample, *weights, batch, mesh=mesh)
 
-    def peers():
+    def in_torch():
         from experiments.benchmark.peers import torch_images, torch_maml
 
         problem = torch_images.problem(config, images.images)
-        first_order = config.method == "fomaml"
         return torch_maml.contestants(
             problem, config.train, *weights, batch, first_order=first_order
         )
 
+    def by_jax_meta():
+        from experiments.benchmark.peers import jax_meta
+
+        return [jax_meta.contestant(config, sample, *weights, batch, mesh=mesh)]
+
+    peers: dict[str, Callable[[], Iterable[Contestant]]] = {"torch": in_torch}
+    if not first_order:
+        peers["jax_meta"] = by_jax_meta
     return _suite(config, [ours, naive], peers)
 
 
@@ -190,15 +198,23 @@ SUITES = {
 """Races by name: what makes the suite, and the config it is made of."""
 
 
+LIBRARIES = {"torch": "PyTorch", "jax_meta": "jax-meta"}
+"""Peers by the package that is imported."""
+
+
 def _suite(
-    config: Config, ours: list[Contestant], peers: Callable[[], Iterable[Contestant]] | None = None
+    config: Config,
+    ours: list[Contestant],
+    peers: Mapping[str, Callable[[], Iterable[Contestant]]] | None = None,
 ) -> Suite:
-    """Ours, and the peers if their library is there."""
+    """Ours, and the peers, by the package that each needs, if it is there."""
     found, skipped = [], []
-    if peers and importlib.util.find_spec("torch"):
-        found = list(peers())
-    elif peers:
-        skipped.append("PyTorch is skipped: not installed (`pip install -e .[bench]`).")
+    for package, make in (peers or {}).items():
+        if importlib.util.find_spec(package):
+            found += make()
+        else:
+            library = LIBRARIES[package]
+            skipped.append(f"{library} is skipped: not installed (`pip install -e .[bench]`).")
     values = config.to_dict()
     setting = {name: values[name] for name in ("seed", "model", "task", "train", "log")}
     return Suite(setting, config.train.meta_batch, [*ours, *found], skipped)

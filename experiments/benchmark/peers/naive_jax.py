@@ -94,6 +94,12 @@ def contestant(
 
 def cross_entropy(kind: str, weights: Arrays, images: jax.Array, labels: jax.Array) -> jax.Array:
     """The mean cross-entropy of the strided or the pooled network."""
+    logits = network(kind, weights, images)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def network(kind: str, weights: Arrays, images: jax.Array) -> jax.Array:
+    """The logits of the strided or the pooled network."""
     hidden, strided = images, kind == "omniglot"
     for i in range(4):
         hidden = jax.lax.conv_general_dilated(
@@ -111,5 +117,4 @@ def cross_entropy(kind: str, weights: Arrays, images: jax.Array, labels: jax.Arr
             window = (1, 2, 2, 1)
             hidden = jax.lax.reduce_window(hidden, -jnp.inf, jax.lax.max, window, window, "VALID")
     features = hidden.mean((1, 2)) if strided else hidden.reshape(len(hidden), -1)
-    logits = features @ weights["head/kernel"] + weights["head/bias"][None]
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    return features @ weights["head/kernel"] + weights["head/bias"][None]
