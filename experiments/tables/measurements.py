@@ -259,7 +259,7 @@ TITLES = {
     "omniglot_20way": "Omniglot 20-way 1-shot",
     "miniimagenet": "miniImagenet 5-way 1-shot",
     "miniimagenet_fomaml": "miniImagenet, first order",
-    "torch loop": "a PyTorch loop over tasks",
+    "torch loop": "a PyTorch loop",
     "torch batched": "PyTorch batched by hand",
     "jax.vmap of lax.conv": "naive JAX",
 }
