@@ -25,7 +25,7 @@ from experiments.benchmark.parts import Parts
 from experiments.harness.config import Config
 from experiments.harness.main import keep_compiled_programs
 from mamljax.tasks.sampling import sample_tasks
-from mamljax.types import Learner, Params, Sampler
+from mamljax.types import Learner, Params, Task
 
 PRECISIONS = ("highest", "default", "tensorfloat32", "bfloat16")
 ROBOTS = ("cheetah_direction", "ant_direction")
@@ -83,9 +83,7 @@ def tuning(name: str, config: Config, seconds: float) -> list[dict[str, Any]]:
 
     Programs that earlier runs have kept are not compiled again: this is measured first.
     """
-    learner, sampler, params = _setting(name, config)
-    tasks = sample_tasks(sampler, params, jax.random.key(1), config.train.meta_batch)
-    arguments = params, tasks, jax.random.key(2)
+    learner, arguments = _setting(name, config)
     lowered = jax.jit(learner.meta_gradient).lower(*arguments)
     rows = []
     for tried, options in TUNING.items():
@@ -131,9 +129,7 @@ def to_the_end(name: str, config: Config, iterations: int = 500) -> dict[str, An
 
 def precisions(name: str, config: Config, seconds: float) -> list[dict[str, Any]]:
     """Return time and error of the meta-gradient by the precision of products."""
-    learner, sampler, params = _setting(name, config)
-    tasks = sample_tasks(sampler, params, jax.random.key(1), config.train.meta_batch)
-    arguments = params, tasks, jax.random.key(2)
+    learner, arguments = _setting(name, config)
     rows, expected = [], None
     for precision in PRECISIONS:
         with jax.default_matmul_precision(precision):
@@ -152,9 +148,7 @@ def task_chunks(name: str, config: Config, seconds: float) -> list[dict[str, Any
     while chunk <= config.train.meta_batch:
         changed = config.copy_and_resolve_references()
         changed.train.task_chunk = chunk
-        learner, sampler, params = _setting(name, changed)
-        tasks = sample_tasks(sampler, params, jax.random.key(1), config.train.meta_batch)
-        arguments = params, tasks, jax.random.key(2)
+        learner, arguments = _setting(name, changed)
         compiled = jax.jit(learner.meta_gradient).lower(*arguments).compile()
         rows.append(
             {
@@ -181,8 +175,9 @@ def simulation(config: Config, seconds: float) -> dict[str, float]:
     return rates
 
 
-def _setting(name: str, config: Config) -> tuple[Learner, Sampler, Params]:
-    """The learner, the sampler and the initial parameters of a race."""
+def _setting(name: str, config: Config) -> tuple[Learner, tuple[Params, Task, jax.Array]]:
+    """The learner of a race, and what its meta-gradient is asked for: parameters, tasks, key."""
     load, _ = steps.IMAGES[name]
     method, sampler, params = steps.set_up(config, load())
-    return method.learner, sampler, params
+    tasks = sample_tasks(sampler, params, jax.random.key(1), config.train.meta_batch)
+    return method.learner, (params, tasks, jax.random.key(2))
