@@ -125,8 +125,9 @@ def _miniimagenet(variant: str, hours: float) -> Row:
     )
 
 
-def _robot(family: str, hours: float) -> Row:
-    return Row(f"locomotion/{family}", f"locomotion:{family}", "figure 5", hours, patience=100)
+def _robot(family: str, hours: float, seeds: int = 1) -> Row:
+    name, config = f"locomotion/{family}", f"locomotion:{family}"
+    return Row(name, config, "figure 5", hours, tuple(range(seeds)), patience=100)
 
 
 THREE = (0, 1, 2)
@@ -178,7 +179,7 @@ ROWS = (
     *_of_the_same(MEMORY_20, "20way5shot"),
     _omniglot("20way5shot_matching", 7.8),
     _omniglot("20way5shot", 65.0),
-    _robot("cheetah_direction", 2.0),
+    _robot("cheetah_direction", 2.0, seeds=3),
     _robot("cheetah_velocity", 2.0),
     _robot("ant_direction", 3.0),
     _robot("ant_velocity", 2.0),

@@ -87,8 +87,13 @@ def is_done(row: Row, seed: int, places: Places) -> bool:
 
 
 def published(row: Row, seed: int, places: Places) -> int:
-    """Return the iterations behind a published report, of the method that was trained least."""
-    return min((told["iterations"] for told in _published(row, seed, places)), default=0)
+    """Return the iterations behind a published report.
+
+    They are those of the row's first method once the row is done: others may have gone flat sooner.
+    Until then they are those of the method that was trained least.
+    """
+    counts = [told["iterations"] for told in _published(row, seed, places)]
+    return counts[0] if is_done(row, seed, places) else min(counts, default=0)
 
 
 def _published(row: Row, seed: int, places: Places) -> list[Mapping[str, Any]]:

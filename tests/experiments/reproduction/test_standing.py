@@ -77,6 +77,17 @@ def test_a_row_that_no_longer_gets_better_is_done_before_its_length(places):
     assert told == "31,000 to 60,000, flat, 2 seeds"
 
 
+def test_a_row_of_several_methods_tells_the_first_once_all_are_done(places):
+    found = record(0, 0.9, iterations=34_000)
+    found["train"]["maml"]["flat_for"] = 10_000
+    found["train"]["pretrain"] = {"iterations": 11_000}
+    publish(places, 0, found)
+    assert standing.published(ROW, 0, places) == 11_000
+    found["train"]["pretrain"]["flat_for"] = 10_000
+    publish(places, 0, found)
+    assert standing.published(ROW, 0, places) == 34_000
+
+
 def test_a_row_that_tests_the_network_of_another_is_done_with_the_published_one(places):
     row = ROW._replace(name="omniglot/other", seeds=(0,), network="omniglot/5way1shot_dense")
     told = record(0, 0.9, iterations=31_000)
