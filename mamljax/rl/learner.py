@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from mamljax import checks
 from mamljax.inner import inner_update, unroll
+from mamljax.inner_optim import InnerRule, with_rule
 from mamljax.meta import backprop, meta_step
 from mamljax.objective import query_loss, task_loss
 from mamljax.partition import all_parameters
@@ -27,6 +28,7 @@ def maml(
     outer_loss: LossFn = likelihood_ratio,
     data_credit: float = 0.0,
     first_order: bool = False,
+    inner_tx: optax.GradientTransformation | InnerRule | None = None,
     partition: Partition | None = None,
     task_chunk: int | None = None,
     mesh: Mesh | None = None,
@@ -45,6 +47,8 @@ def maml(
       inner_loss, outer_loss: from `mamljax.rl.losses`.
       data_credit: above 0, the weight of E-MAML's correction, see `credit_for_data`.
       first_order: drop the second derivatives.
+      inner_tx: another inner optimizer, or an `InnerRule` that is meta-learned, such as
+        `inner_optim.learned_sgd`; `inner_lr` is then unused.
       partition: which parameters adapt; all by default.
       task_chunk, mesh: see `backprop`.
     """
@@ -53,13 +57,16 @@ def maml(
     checks.step_size("inner_lr", inner_lr)
     checks.non_negative("data_credit", data_credit)
     partition = all_parameters() if partition is None else partition
-    loss, tx = task_loss(policy, inner_loss), optax.sgd(inner_lr)
+    loss, tx = task_loss(policy, inner_loss), optax.sgd(inner_lr) if inner_tx is None else inner_tx
+    init = policy.init
+    if isinstance(tx, InnerRule):
+        init, partition, tx = with_rule(tx, init, partition)
     adapt = unroll(inner_update(loss, partition, tx, first_order=first_order), num_steps)
     objective = query_loss(adapt, task_loss(policy, outer_loss))
     if data_credit:
         objective = credit_for_data(objective, adapt, policy.apply, weight=data_credit)
     meta_gradient = backprop(objective, task_chunk=task_chunk, mesh=mesh)
-    return Learner(policy.init, adapt, policy.apply, negative_return, objective, meta_gradient)
+    return Learner(init, adapt, policy.apply, negative_return, objective, meta_gradient)
 
 
 def trpo_step(

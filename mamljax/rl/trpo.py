@@ -173,7 +173,7 @@ def backtrack(
 
     def init(params):
         del params
-        zero = jnp.zeros(())
+        zero = jnp.zeros((), jnp.float32)  # whatever the parameters are
         return Backtracked(zero, zero, zero, jnp.zeros((), jnp.int32))
 
     def update(
@@ -187,13 +187,15 @@ def backtrack(
     ):
         del state, extra
         before, try_out = _required("value", value), _required("trial", trial)
+        untried = init(params)._replace(reason=jnp.array(3, jnp.int32))
 
         def attempt(index):
             size = decay ** index.astype(jnp.float32)
             loss, kl = try_out(optax.tree.add_scale(params, size, updates))
             reason = jnp.where(kl <= max_kl, jnp.where(loss < before, 0, 1), 2)
             reason = jnp.where(jnp.isfinite(loss) & jnp.isfinite(kl), reason, 3)
-            return Backtracked(size, kl, before - loss, reason.astype(jnp.int32))
+            told = Backtracked(size, kl, before - loss, reason)
+            return jax.tree.map(lambda x, like: x.astype(like.dtype), told, untried)
 
         def go_on(carry):
             index, tried = carry
@@ -203,7 +205,6 @@ def backtrack(
             index, _ = carry
             return index + 1, attempt(index)
 
-        untried = init(params)._replace(reason=jnp.array(3, jnp.int32))
         _, last = jax.lax.while_loop(go_on, again, (jnp.zeros((), jnp.int32), untried))
         taken = last.reason == 0
         none = init(params)._replace(reason=last.reason)

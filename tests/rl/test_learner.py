@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from mamljax import Batch, evaluate, fit, init_state, losses, maml, models, rl, tasks
+from mamljax.inner_optim import learned_sgd
 from mamljax.rl.env import Env, EnvState
 from mamljax.rl.losses import (
     Experience,
@@ -36,6 +37,31 @@ def test_the_replayed_meta_gradient_matches_finite_differences(
     # biases of 0, every ReLU is at its kink.
     params = optax.tree.add_scale(params, 0.1, randomised(params))
     assert_finite_differences(learner, params, found, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("x64")
+def test_an_inner_update_can_be_learned(recorded_of, assert_finite_differences):
+    """Step sizes that begin at the given one adapt as plain MAML, and have a gradient."""
+    inner_tx = learned_sgd(0.3, per="tensor")
+    learner, params, found = recorded_of(num_steps=2, inner_tx=inner_tx, task_chunk=2)
+    params, found = jax.tree.map(
+        lambda x: x.astype(float) if x.dtype == jnp.float32 else x, (params, found)
+    )
+    assert_finite_differences(learner, params, found, rtol=1e-5)
+
+    fixed, _, _ = recorded_of(num_steps=2)
+    ones = params._replace(rule=jax.tree.map(jnp.ones_like, params.rule))
+    task = jax.tree.map(lambda x: x[0], found)
+    adapted = learner.adapt(ones, task.support, KEY).params
+    expected = fixed.adapt(ones.model, task.support, KEY).params
+    for a, b in zip(*map(jax.tree.leaves, (adapted, expected)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+    state = init_state(params, rl.trpo(0.05))
+    after, metrics = jax.jit(rl.trpo_step(learner, rl.trpo(0.05)))(state, found, KEY)
+    assert metrics.info["reason"] == 0
+    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), after.meta_params.rule, params.rule)
+    assert all(jax.tree.leaves(moved))
 
 
 def test_every_inner_step_has_trajectories_of_its_own_policy(recorded_of):
