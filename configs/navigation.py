@@ -41,4 +41,6 @@ def get_config(variant: str = "paper") -> ConfigDict:
         config.train.num_iterations = 25
     if variant == "rl2":
         config.methods = "maml,rl2"
+        config.train.num_iterations = 500  # RL^2 learns more slowly
+        config.train.curvature_query = 2  # of 10 trials, whose products are what costs
     return config

@@ -145,6 +145,7 @@ ROWS = (
     Row("sinusoid/fomaml", "sinusoid:fomaml", "first-order MAML", 0.05, THREE),
     Row("sinusoid/paper", "sinusoid:paper", "the text's step size", 0.05, THREE),
     Row("navigation/paper", "navigation", "figure 4, appendix C.2", 0.2, THREE),
+    Row("navigation/rl2", "navigation:rl2", "not in the paper", 0.5, patience=100),
     _omniglot("5way1shot_dense", 0.25, seeds=3),
     _omniglot("5way5shot_dense", 0.6),
     _omniglot("5way1shot", 1.4, seeds=3),

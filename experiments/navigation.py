@@ -31,7 +31,10 @@ def build(config: Config) -> rl.Env:
 
 
 def draw(figures: Path, trained: experiment.Trained) -> None:
-    """Paths to one goal before and after adaptation: figure 4, on the right."""
+    """Paths to one goal before and after adaptation: figure 4, on the right.
+
+    There is none of methods that do not adapt by gradient.
+    """
     panels, goal = {}, np.zeros(2)
     for name in trained.inner_lr:
         method = trained.methods[name]
@@ -54,6 +57,8 @@ def draw(figures: Path, trained: experiment.Trained) -> None:
             f"{s} step{'' if s == 1 else 's'}": np.asarray(walk(params))
             for s, params in enumerate(steps)
         }
+    if not panels:
+        return
     reach = 1.6 * trained.config.env.reach
     plots.paths(figures / "paths.png", panels, goal, reach=reach, title="Paths to one goal")
 

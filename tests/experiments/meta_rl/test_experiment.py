@@ -232,6 +232,12 @@ def test_trials_have_as_many_episodes_as_gradient_steps_draw():
     assert rl2.trained
 
 
+def test_there_are_no_paths_of_methods_that_do_not_adapt_by_gradient(tmp_path):
+    config = navigation_config.get_config("rl2")
+    navigation.draw(tmp_path, experiment.Trained(config, {}, {}, {}, jax.random.key(0)))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_rl2_is_told_episode_by_episode(tmp_path):
     config = small(navigation_config.get_config("rl2"), "maml,rl2")
