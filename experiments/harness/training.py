@@ -73,7 +73,7 @@ class Run(NamedTuple):
 
 
 ON_DEVICE = "iterations on "
-"""What the totals of iterations by device begin with, before the device in words."""
+"""What the totals of iterations by device begin with, before the device and version in words."""
 
 
 class Tally:
@@ -94,7 +94,7 @@ class Tally:
             for name, total in before.items()
             if name in self._counts or name.startswith(ON_DEVICE)
         }
-        self._here = ON_DEVICE + described(device())
+        self._here = f"{ON_DEVICE}{described(device())} with jax {jax.__version__}"
         self._wall_seconds = before.get("wall_seconds", 0.0)
         self._started = time.perf_counter()
         self.compile_seconds: float | None = None

@@ -33,6 +33,10 @@ def run(workdir, num_iterations, totals=("found",), **options):
     return training.train(what, jax.random.key(0), LOG, workdir).train
 
 
+def here():
+    return f"{provenance.described(provenance.device())} with jax {jax.__version__}"
+
+
 def falling_after(best, seen=None):
     """A validation whose score, at checkpoint after checkpoint, rises to the `best`, then falls."""
     seen = [] if seen is None else seen
@@ -69,18 +73,18 @@ def test_totals_go_on_after_a_stop(tmp_path, stopped, capsys):
     told = run(tmp_path, 30)
     assert (told["iterations"], told["found"]) == (30, sum(range(1, 31)))
     assert told["wall_seconds"] > 30 / told["iterations_per_second"] > 0
-    assert told["devices"] == {provenance.described(provenance.device()): 30}
+    assert told["devices"] == {here(): 30}
     assert "found 30" not in capsys.readouterr().err.splitlines()[0]
     # Nothing is counted twice where nothing is left to do.
     assert run(tmp_path, 30) | {"compile_seconds": 0} == told | {"compile_seconds": 0}
 
 
-def test_where_it_was_trained_is_counted_by_device(tmp_path, monkeypatch):
+def test_where_it_was_trained_is_counted_by_device_and_version(tmp_path, monkeypatch):
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(training, "described", lambda device: "GPU (H100)")
-        assert run(tmp_path, 10)["devices"] == {"GPU (H100)": 10}
-    here = provenance.described(provenance.device())
-    assert run(tmp_path, 30)["devices"] == {"GPU (H100)": 10, here: 20}
+        elsewhere.setattr(jax, "__version__", "0.9")
+        assert run(tmp_path, 10)["devices"] == {"GPU (H100) with jax 0.9": 10}
+    assert run(tmp_path, 30)["devices"] == {"GPU (H100) with jax 0.9": 10, here(): 20}
 
 
 def test_a_checkpoint_of_an_earlier_version_has_no_totals(tmp_path):
