@@ -63,7 +63,7 @@ def get_config(variant: str = "cheetah_direction") -> ConfigDict:
     # gains). The others lose by it: the ant's direction comes to 163 instead of 236.
     config.train.gae_lambda = 0.9
     if variant == "cheetah_direction":
-        config.evaluate.gae_lambda, config.evaluate.discount = 0.7, 0.9
+        config.evaluate.gae_lambda, config.evaluate.discount = 0.7, 0.95
     config.train.inner_lr = 1.0  # actions are smaller than the paper's, and so are gradients
     # The authors' test scripts name 0.02 after 100 iterations for the cheetah's direction, and 0.01
     # after 475, 375 and 575 for its velocity, the ant's velocity and its direction (where the test

@@ -40,7 +40,7 @@ def rendered(text: str, folder: Path = ROOT / "results") -> str:
         paths = sorted(folder.glob(pattern))
         if not paths:
             raise ArgumentError(f"{folder} has no report {pattern}.")
-        lines = measurements.measured(paths[0], kind) if kind else runs.reported(paths)
+        lines = measurements.measured(paths, kind) if kind else runs.reported(paths)
         return begin + "\n".join(lines) + "\n" + end
 
     return MARKED.sub(replaced, text)

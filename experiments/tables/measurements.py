@@ -1,7 +1,7 @@
 """Tables of what was measured: speed, memory, signal, and methods side by side."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,16 @@ from mamljax.running.report import Record
 from mamljax.running.table import Table, markdown_lines
 
 
-def measured(path: Path, kind: str) -> list[str]:
-    """Return one of `TABLES` of a file, in Markdown.
+def measured(paths: Sequence[Path], kind: str) -> list[str]:
+    """Return one of `TABLES` of a file, or of reports that differ in the seed alone, in Markdown.
 
     Raises:
       ArgumentError: for a table that there is not.
     """
     if kind not in TABLES:
         raise ArgumentError(f"there is no table {kind!r}; there are {', '.join(TABLES)}.")
-    return markdown_lines(TABLES[kind](json.loads(path.read_text(encoding="utf-8"))))
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return markdown_lines(TABLES[kind](*found))
 
 
 def races(found: Record) -> Table:
@@ -225,15 +226,19 @@ def _percent(row: dict[str, Any]) -> str:
     return f"{100 * row['accuracy']:.1f} ± {100 * row['ci95']:.1f}"
 
 
-def gap(found: Record) -> Table:
-    """Return the part of the gap to the oracle that each method closes, beside the paper's."""
-    name = found["experiment"].removeprefix("meta-RL: ")
-    ours = found["details"]["oracle_gap_closed"]
-    cells = [
-        [method, " / ".join(runs.parts(parts)), _paper_gap(name, method)]
-        for method, parts in ours.items()
-    ]
-    return Table(["gap closed after 1 / 2 / 3 steps", "here", "paper"], cells, "")
+def gap(*found: Record) -> Table:
+    """Return the part of the gap to the oracle that each method closes, beside the paper's.
+
+    A part is a ratio, whose mean over seeds says little: each seed has a column.
+    """
+    name = found[0]["experiment"].removeprefix("meta-RL: ")
+    ours = [record["details"]["oracle_gap_closed"] for record in found]
+    cells = []
+    for method in ours[0]:
+        by_seed = (" / ".join(runs.parts(parts[method])) for parts in ours)
+        cells.append([method, *by_seed, _paper_gap(name, method)])
+    here = [f"seed {record['seed']}" for record in found] if len(found) > 1 else ["here"]
+    return Table(["gap closed after 1 / 2 / 3 steps", *here, "paper"], cells, "")
 
 
 def _paper_gap(env: str, method: str) -> str:
@@ -265,7 +270,7 @@ TITLES = {
 }
 
 
-TABLES: dict[str, Callable[[Record], Table]] = {
+TABLES: dict[str, Callable[..., Table]] = {
     "races": races,
     "peers": peers,
     "breakdowns": breakdowns,

@@ -23,8 +23,8 @@ def origin(records: Sequence[Record]) -> list[str]:
     return [
         f"- {first['results'][0]['num_tasks']} test tasks for each seed",
         *(f"- training{line}" for line in _trainings(records)),
-        *_gains(first),
-        *_gaps(first),
+        *(line for record in records for line in _gains(record, _whose(record, records))),
+        *(line for record in records for line in _gaps(record, _whose(record, records))),
         f"- tested on {device}, Python {versions['python']}, jax {versions['jax']}, "
         f"mamljax {versions['mamljax']}",
         f"- `{first['command']}`",
@@ -69,11 +69,16 @@ def _on(devices: Mapping[str, int]) -> str:
     return " and ".join(f"{device} ({count:,} of them)" for device, count in devices.items())
 
 
-def _gains(record: Record) -> list[str]:
+def _whose(record: Record, records: Sequence[Record]) -> str:
+    """Name the seed, where there are several."""
+    return f", seed {record['seed']}" if len(records) > 1 else ""
+
+
+def _gains(record: Record, whose: str = "") -> list[str]:
     """In reinforcement learning: what each step gained, over tasks compared with themselves."""
     gains = record.get("details", {}).get("gain", {})
     return [
-        f"- gained by 1, 2, ... steps of {name}, each task against itself: "
+        f"- gained by 1, 2, ... steps of {name}{whose}, each task against itself: "
         + ", ".join(
             f"{mean:.3g} ± {ci95:.2g}"
             for mean, ci95 in zip(gain["mean"], gain["ci95"], strict=True)
@@ -82,11 +87,12 @@ def _gains(record: Record) -> list[str]:
     ]
 
 
-def _gaps(record: Record) -> list[str]:
+def _gaps(record: Record, whose: str = "") -> list[str]:
     """In reinforcement learning: which part of the gap to the oracle each step closes."""
     gaps = record.get("details", {}).get("oracle_gap_closed", {})
     return [
-        f"- gap to the oracle closed after 1, 2, ... steps by {name}: " + ", ".join(parts(closed))
+        f"- gap to the oracle closed after 1, 2, ... steps by {name}{whose}: "
+        + ", ".join(parts(closed))
         for name, closed in gaps.items()
     ]
 

@@ -62,7 +62,8 @@ def test_prose_and_what_trained_are_kept():
     assert made.endswith("<!-- end -->\nafter")
     assert "old" not in made
     assert re.search(r"- training: maml, 100 iterations in [\d.]+ minutes\n", made)
-    assert "gap to the oracle closed after 1, 2, ... steps by maml: 0.7" in made
+    assert "gap to the oracle closed after 1, 2, ... steps by maml, seed 0: 0.7" in made
+    assert "steps by maml, seed 2: 0." in made
 
 
 def test_gains_are_told_with_their_intervals():
@@ -78,7 +79,8 @@ def test_every_table_of_measurements_has_as_many_cells_as_columns(kind):
     marks = {found[2] for page in results.PAGES for found in marked(page) if found[3] == kind}
     assert marks
     for mark in marks:
-        table = measurements.TABLES[kind](json.loads((ROOT / "results" / mark).read_text("utf-8")))
+        found = sorted((ROOT / "results").glob(mark))
+        table = measurements.TABLES[kind](*(json.loads(path.read_text("utf-8")) for path in found))
         assert {len(line) for line in table.cells} == {len(table.header)}, mark
 
 
@@ -95,6 +97,9 @@ def test_the_papers_gap_is_that_of_its_returns():
     now = {"mean": [0.5], "ci95": [[0.42, 0.61]]}
     found["details"]["oracle_gap_closed"] = {"other": now}
     assert measurements.gap(found).cells == [["other", "0.50 (0.42 to 0.61)", ""]]
+    both = measurements.gap(found | {"seed": 0}, found | {"seed": 1})
+    assert both.header[1:] == ["seed 0", "seed 1", "paper"]
+    assert both.cells == [["other", *["0.50 (0.42 to 0.61)"] * 2, ""]]
 
 
 def test_a_table_that_there_is_not_is_refused():
