@@ -1,6 +1,6 @@
 """Tables of runs: their report, and where its numbers come from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ def origin(records: Sequence[Record]) -> list[str]:
     return [
         f"- {first['results'][0]['num_tasks']} test tasks for each seed",
         *(f"- training{line}" for line in _trainings(records)),
-        *(line for record in records for line in _gains(record, _whose(record, records))),
-        *(line for record in records for line in _gaps(record, _whose(record, records))),
+        *_gains(records),
+        *_gaps(records),
         f"- tested on {device}, Python {versions['python']}, jax {versions['jax']}, "
         f"mamljax {versions['mamljax']}",
         f"- `{first['command']}`",
@@ -69,32 +69,41 @@ def _on(devices: Mapping[str, int]) -> str:
     return " and ".join(f"{device} ({count:,} of them)" for device, count in devices.items())
 
 
-def _whose(record: Record, records: Sequence[Record]) -> str:
-    """Name the seed, where there are several."""
-    return f", seed {record['seed']}" if len(records) > 1 else ""
-
-
-def _gains(record: Record, whose: str = "") -> list[str]:
+def _gains(records: Sequence[Record]) -> list[str]:
     """In reinforcement learning: what each step gained, over tasks compared with themselves."""
-    gains = record.get("details", {}).get("gain", {})
+
+    def told(gain: Mapping[str, list[float]]) -> list[str]:
+        both = zip(gain["mean"], gain["ci95"], strict=True)
+        return [f"{mean:.3g} ± {ci95:.2g}" for mean, ci95 in both]
+
     return [
-        f"- gained by 1, 2, ... steps of {name}{whose}, each task against itself: "
-        + ", ".join(
-            f"{mean:.3g} ± {ci95:.2g}"
-            for mean, ci95 in zip(gain["mean"], gain["ci95"], strict=True)
-        )
-        for name, gain in gains.items()
+        f"- gained by 1, 2, ... steps of {name}, each task against itself: {by_seed}"
+        for name, by_seed in _by_method(records, "gain", told)
     ]
 
 
-def _gaps(record: Record, whose: str = "") -> list[str]:
+def _gaps(records: Sequence[Record]) -> list[str]:
     """In reinforcement learning: which part of the gap to the oracle each step closes."""
-    gaps = record.get("details", {}).get("oracle_gap_closed", {})
     return [
-        f"- gap to the oracle closed after 1, 2, ... steps by {name}{whose}: "
-        + ", ".join(parts(closed))
-        for name, closed in gaps.items()
+        f"- gap to the oracle closed after 1, 2, ... steps by {name}: {by_seed}"
+        for name, by_seed in _by_method(records, "oracle_gap_closed", parts)
     ]
+
+
+def _by_method(
+    records: Sequence[Record], detail: str, told: Callable[[Any], list[str]]
+) -> list[tuple[str, str]]:
+    """What a detail says of every method, and where there are several seeds, of each."""
+    found = [record.get("details", {}).get(detail, {}) for record in records]
+    lines = []
+    for name in found[0]:
+        by_seed = [
+            ", ".join(told(each[name])) + (f" (seed {record['seed']})" if len(records) > 1 else "")
+            for record, each in zip(records, found, strict=True)
+            if name in each
+        ]
+        lines.append((name, "; ".join(by_seed)))
+    return lines
 
 
 def parts(closed: list[float] | dict[str, list[Any]]) -> list[str]:

@@ -62,16 +62,16 @@ def test_prose_and_what_trained_are_kept():
     assert made.endswith("<!-- end -->\nafter")
     assert "old" not in made
     assert re.search(r"- training: maml, 100 iterations in [\d.]+ minutes\n", made)
-    assert "gap to the oracle closed after 1, 2, ... steps by maml, seed 0: 0.7" in made
-    assert "steps by maml, seed 2: 0." in made
+    assert "gap to the oracle closed after 1, 2, ... steps by maml: 0.7" in made
+    assert re.search(r"closed .* by maml: 0\..* \(seed 0\); 0.* \(seed 1\); 0.* \(seed 2\)\n", made)
 
 
 def test_gains_are_told_with_their_intervals():
     report = {"details": {"gain": {"maml": {"mean": [3.14159, 12.0], "ci95": [1.234, 2.0]}}}}
-    assert runs._gains(report) == [
+    assert runs._gains([report]) == [
         "- gained by 1, 2, ... steps of maml, each task against itself: 3.14 ± 1.2, 12 ± 2"
     ]
-    assert runs._gains({}) == []
+    assert runs._gains([{}]) == []
 
 
 @pytest.mark.parametrize("kind", measurements.TABLES)
