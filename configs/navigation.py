@@ -42,5 +42,7 @@ def get_config(variant: str = "paper") -> ConfigDict:
     if variant == "rl2":
         config.methods = "maml,rl2"
         config.train.num_iterations = 500  # RL^2 learns more slowly
-        config.train.curvature_query = 2  # of 10 trials, whose products are what costs
+        # With lambda 1 RL^2 had -18.2 in its last episode after 125 iterations, with 0.9 -16.9. By
+        # the matrix of 2 of its 10 trials, for speed, more and more steps were refused.
+        config.train.gae_lambda = 0.9
     return config
