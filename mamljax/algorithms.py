@@ -80,10 +80,9 @@ def maml(
     """
     checks.step_size("inner_lr", inner_lr)
     loss = task_loss(model, loss_fn)
-    init, tx = model.init, optax.sgd(inner_lr) if inner_tx is None else inner_tx
+    tx = optax.sgd(inner_lr) if inner_tx is None else inner_tx
     partition = all_parameters() if partition is None else partition
-    if isinstance(tx, InnerRule):
-        init, partition, tx = with_rule(tx, init, partition)
+    init, partition, tx = with_rule(tx, model.init, partition)
     inner = inner_update(loss, partition, tx, first_order=first_order)
     adapt = conditioned(unroll(inner, num_steps, remat=remat, scan_unroll=scan_unroll), model)
     objective = query_loss(adapt, loss)

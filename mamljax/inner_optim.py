@@ -202,18 +202,26 @@ def meta_curvature(learning_rate: float = 0.01) -> InnerRule:
 
 
 def with_rule(
-    rule: InnerRule, init: Callable[[Array, PyTree], Params], partition: Partition
-) -> tuple[Callable[[Array, PyTree], WithRule], Partition, optax.GradientTransformation]:
+    tx: InnerRule | optax.GradientTransformation,
+    init: Callable[[Array, PyTree], Params],
+    partition: Partition,
+) -> tuple[Callable[[Array, PyTree], Params], Partition, optax.GradientTransformation]:
     """Turn an inner rule into what `inner_update` needs to learn it.
 
+    Any other inner optimizer has nothing to learn: it is returned with what came beside it.
+
     Args:
-      rule: how to update.
+      tx: how to update.
       init: of the model.
       partition: which of the model's parameters adapt.
 
     Returns:
-      ``init`` of both kinds of parameters, their partition, and the rule as an inner optimizer.
+      ``init`` of both kinds of parameters, a `WithRule`; their partition; and the rule as an inner
+      optimizer.
     """
+    if not isinstance(tx, InnerRule):
+        return init, partition, tx
+    rule = tx
 
     def init_both(key, inputs):
         meta_params = init(key, inputs)
@@ -250,5 +258,8 @@ def with_rule(
     def start(params):
         return rule.start(params)
 
-    tx = optax.GradientTransformationExtraArgs(start, update)
-    return init_both, Partition(split, merge), tx
+    return (
+        init_both,
+        Partition(split, merge),
+        optax.GradientTransformationExtraArgs(start, update),
+    )

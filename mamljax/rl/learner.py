@@ -58,9 +58,7 @@ def maml(
     checks.non_negative("data_credit", data_credit)
     partition = all_parameters() if partition is None else partition
     loss, tx = task_loss(policy, inner_loss), optax.sgd(inner_lr) if inner_tx is None else inner_tx
-    init = policy.init
-    if isinstance(tx, InnerRule):
-        init, partition, tx = with_rule(tx, init, partition)
+    init, partition, tx = with_rule(tx, policy.init, partition)
     adapt = unroll(inner_update(loss, partition, tx, first_order=first_order), num_steps)
     objective = query_loss(adapt, task_loss(policy, outer_loss))
     if data_credit:
