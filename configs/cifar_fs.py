@@ -11,7 +11,7 @@ Variants, given after a colon:
     5way1shot_fomaml, ...         first-order MAML
     5way1shot_pretrained, ...     fine-tuning and nearest neighbours
     5way1shot_prototypical, ...   also matching, siamese, mann, memory, statistician, lstm, context,
-                                  dense
+                                  proto_maml, dense
 
 Expected accuracy after 60,000 iterations, as Bertinetto et al. report for MAML: 58.9 and 71.5
 percent. It has not been measured with this code.

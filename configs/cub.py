@@ -10,7 +10,7 @@ Variants, given after a colon:
     5way1shot_fomaml, ...         first-order MAML
     5way1shot_pretrained, ...     a classifier of all classes: fine-tuning and nearest neighbours
     5way1shot_prototypical, ...   also matching, siamese, mann, memory, statistician, lstm, context,
-                                  dense
+                                  proto_maml, dense
 
 configs/tieredimagenet.py says how they follow each other. Nothing here has been trained to its end
 with this code.

@@ -11,7 +11,8 @@ Variants, given after a colon:
     5way1shot_fomaml, ...         first-order MAML
     5way1shot_pretrained, ...     fine-tuning and nearest neighbours
     5way1shot_lstm, ...           the meta-learner LSTM, 75,000 iterations of one task
-    5way1shot_prototypical, ...   also matching, siamese, mann, memory, statistician, context, dense
+    5way1shot_prototypical, ...   also matching, siamese, mann, memory, statistician, context,
+                                  proto_maml, dense
 
 Expected accuracy after training to the end, as published (percent): MAML 48.7 and 63.1, first-order
 48.1 and 63.2, fine-tuning 28.9 and 49.8, nearest neighbour 41.1 and 51.0, matching 43.6 and 55.3,

@@ -11,7 +11,7 @@ Variants, given after a colon:
     5way1shot_dense, ...          MAML with the network without convolutions
     5way1shot_context, ...        only a context vector adapts (table 3)
     5way1shot_prototypical, ...   also matching, siamese, mann, memory, statistician, lstm, fomaml,
-                                  pretrained
+                                  proto_maml, pretrained
     quick                         5-way 1-shot on drawn characters, a small network, two minutes
 
 Expected accuracy after training to the end, as published (percent): 98.7, 99.9, 95.8, 98.9; dense

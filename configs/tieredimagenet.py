@@ -11,7 +11,7 @@ Variants, given after a colon:
     5way1shot_fomaml, ...         first-order MAML
     5way1shot_pretrained, ...     a classifier of all classes: fine-tuning and nearest neighbours
     5way1shot_prototypical, ...   also matching, siamese, mann, memory, statistician, lstm, context,
-                                  dense
+                                  proto_maml, dense
 
 A backbone first, then episodes: 5way1shot_pretrained trains one classifier of all 351 classes, with
 augmentation, and tests its features by nearest neighbours and by fine-tuning. The variant

@@ -2,13 +2,14 @@
 
     what adapts          all of it: maml · the head: anil · the body: boil · a context: cavia,
                          context_vector
+    where it begins      at what is meta-learned · its head at prototypes: proto_maml
     how it is updated    any optax optimizer · learned step sizes: meta_sgd · learned matrices:
                          meta_curvature · a learned recurrent network: meta_lstm
     what is minimised    the query loss · the query loss after every step: step_weights
     how it is differentiated   through the inner loop: maml · first-order: fomaml · at the minimum:
                                imaml · not at all: reptile
 
-`maml` takes all of the first three as options, and the methods built on it pass them on, so they
+`maml` takes all of the first four as options, and the methods built on it pass them on, so they
 combine: ``meta_sgd(..., partition=by_path("head"), step_weights=...)``.
 """
 
@@ -21,12 +22,14 @@ from jax.sharding import Mesh
 from mamljax import checks
 from mamljax.checks import ArgumentError
 from mamljax.implicit import implicit
-from mamljax.inner import conditioned, inner_update, unroll
+from mamljax.inner import conditioned, inner_update, starting, unroll
 from mamljax.inner_lstm import meta_lstm as lstm_rule
 from mamljax.inner_optim import InnerRule, learned_sgd, with_rule
 from mamljax.inner_optim import meta_curvature as curvature_rule
+from mamljax.losses import cross_entropy, one_hot
 from mamljax.meta import backprop
 from mamljax.models.context import with_context
+from mamljax.models.head import flattened, prototype_head, with_head
 from mamljax.objective import (
     annealed_weights,
     distance_moved,
@@ -35,7 +38,7 @@ from mamljax.objective import (
     task_loss,
 )
 from mamljax.partition import all_but, all_parameters, by_path, fresh_context
-from mamljax.types import Learner, LossFn, Model, Partition
+from mamljax.types import Learner, LossFn, Model, Partition, StartFn
 
 
 def maml(
@@ -47,6 +50,7 @@ def maml(
     first_order: bool = False,
     inner_tx: optax.GradientTransformation | InnerRule | None = None,
     partition: Partition | None = None,
+    start: StartFn | None = None,
     step_weights: Any = None,
     remat: bool = False,
     scan_unroll: int = 1,
@@ -64,10 +68,15 @@ def maml(
       inner_tx: another inner optimizer than ``optax.sgd(inner_lr)``, or an `InnerRule` that is
         meta-learned, such as `inner_optim.learned_sgd`; `inner_lr` is then unused.
       partition: which parameters adapt; all by default.
+      start: ``(meta_params, support) -> params``, where adaptation begins if not at the
+        meta-parameters themselves, as for `proto_maml`.
       step_weights: ``[num_steps]``, to minimise the query loss after every step, see
         `multi_step_loss`; None takes the loss after the last.
       remat, scan_unroll: see `unroll`.
       task_chunk, mesh: see `backprop`.
+
+    Raises:
+      ArgumentError: for values out of range; for an `InnerRule` beside a `start`.
 
     >>> import jax, jax.numpy as jnp
     >>> from mamljax import Batch, losses, maml, models
@@ -79,12 +88,18 @@ def maml(
     True
     """
     checks.step_size("inner_lr", inner_lr)
+    if start is not None and isinstance(inner_tx, InnerRule):
+        raise ArgumentError(
+            "start does not go with a learned inner_tx: what adapts is made anew for each task, so "
+            "there is nothing of it for the inner update to learn. Leave one of them out."
+        )
     loss = task_loss(model, loss_fn)
     tx = optax.sgd(inner_lr) if inner_tx is None else inner_tx
     partition = all_parameters() if partition is None else partition
     init, partition, tx = with_rule(tx, model.init, partition)
     inner = inner_update(loss, partition, tx, first_order=first_order)
-    adapt = conditioned(unroll(inner, num_steps, remat=remat, scan_unroll=scan_unroll), model)
+    adapt = starting(unroll(inner, num_steps, remat=remat, scan_unroll=scan_unroll), start)
+    adapt = conditioned(adapt, model)
     objective = query_loss(adapt, loss)
     if step_weights is not None:
         objective = multi_step_loss(adapt, loss, step_weights, name="step_weights")
@@ -124,6 +139,36 @@ def boil(model: Model, loss_fn: LossFn, head: str, **options: Any) -> Learner:
     of `anil`.
     """
     return maml(model, loss_fn, partition=all_but(head, name="boil: head"), **options)
+
+
+def proto_maml(
+    embedding: Model, loss_fn: LossFn = cross_entropy, *, ways: int, **options: Any
+) -> Learner:
+    """MAML whose last layer begins every task at the prototypes of its classes.
+
+    Triantafillou et al. 2020, *Meta-Dataset*, section 3: without inner steps it is the prototypical
+    network, whose head the steps then adapt with the rest. Gradients pass through the head to the
+    embedding, whose parameters are all there is to meta-learn: the number of classes is free, and
+    their order means nothing.
+
+    Args:
+      embedding: ``inputs -> [K, ...]``; what it returns is flattened to features ``[K, D]``.
+        Adapted parameters are those of `models.with_head`.
+      loss_fn: see `maml`.
+      ways: classes ``N`` of a task; labels are 0 to N - 1.
+      options: of `maml`, but for its start.
+
+    >>> from mamljax import algorithms, models
+    >>> learner = algorithms.proto_maml(models.omniglot_net(None), ways=5, inner_lr=0.1)
+    """
+    model = with_head(embedding, ways)
+
+    def start(meta_params, support):
+        features = flattened(embedding).apply(meta_params, support.inputs)
+        labels = one_hot(support.targets, ways, features.dtype, name="proto_maml")
+        return {"body": meta_params, "head": prototype_head(features, labels)}
+
+    return maml(model._replace(init=embedding.init), loss_fn, start=start, **options)
 
 
 def meta_sgd(

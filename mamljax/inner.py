@@ -17,6 +17,7 @@ from mamljax.types import (
     Params,
     Partition,
     PerStep,
+    StartFn,
     TaskLossFn,
     WithStatistics,
 )
@@ -126,6 +127,32 @@ def unroll(
         return Adapted(inner.params(end, shared), losses, observed, drawn)
 
     return adapt
+
+
+def starting(adapt: AdaptFn, start: StartFn | None) -> AdaptFn:
+    """Let adaptation start from other parameters than the meta-parameters, made for each task.
+
+    Gradients pass through `start`. With None `adapt` is returned as it is.
+
+    Args:
+      adapt: from `unroll`.
+      start: ``(meta_params, support) -> params``.
+
+    Raises:
+      ArgumentError: when adapting, if the support set is not one `Batch`.
+    """
+    if start is None:
+        return adapt
+
+    def from_there(meta_params, support, key, **options):
+        if not isinstance(support, Batch):
+            raise ArgumentError(
+                "this learner makes what it starts from of one support set, a "
+                f"mamljax.Batch(inputs, targets); got {type(support).__name__}."
+            )
+        return adapt(start(meta_params, support), support, key, **options)
+
+    return from_there
 
 
 def conditioned(adapt: AdaptFn, model: Model) -> AdaptFn:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mamljax import checks, models
-from mamljax.algorithms import context_vector, fomaml, maml, meta_lstm
+from mamljax.algorithms import context_vector, fomaml, maml, meta_lstm, proto_maml
 from mamljax.baselines import (
     Statistician,
     fine_tune,
@@ -27,7 +27,9 @@ from mamljax.models.resnet import WIDTHS
 from mamljax.partition import all_but, all_parameters
 from mamljax.types import Learner, Model, Params, Partition
 
-GRADIENT_BASED = {"maml": maml, "fomaml": fomaml, "context": context_vector, "lstm": meta_lstm}
+WITH_OUTPUTS = {"maml": maml, "fomaml": fomaml, "lstm": meta_lstm}
+"""Methods whose meta-parameters have an output for each class."""
+GRADIENT_BASED = (*WITH_OUTPUTS, "proto_maml", "context")
 METRIC = {
     "prototypical": prototypical,
     "matching": matching,
@@ -38,7 +40,7 @@ METHODS = (*GRADIENT_BASED, *METRIC, "mann", "statistician", "pretrained")
 CONVOLUTIONAL = {"omniglot": models.omniglot_net, "miniimagenet": models.miniimagenet_net}
 NETWORKS = (*CONVOLUTIONAL, "resnet12", "dense")
 
-ANY_WAYS = ("maml", "fomaml", *METRIC, "statistician", "pretrained")
+ANY_WAYS = ("maml", "fomaml", "proto_maml", *METRIC, "statistician", "pretrained")
 """Methods that can adapt to another number of classes than they were trained with."""
 
 
@@ -137,11 +139,12 @@ def statistician(recipe: Recipe, **options: Any) -> Statistician:
 def for_ways(recipe: Recipe, meta_params: Params, ways: int) -> tuple[Recipe, Params]:
     """The recipe and its meta-parameters for another number of classes.
 
-    What compares with the support set takes any number as it is, as does fine-tuning, whose head
-    begins at zero. MAML's head gives as many of its outputs as there are classes, which fewer lose
-    nothing by, since their order never meant anything; more classes take them again from the first,
-    at a price in accuracy. (One mean output for all, or zeros, leave the body without a gradient in
-    the first step: after few steps that is worse.)
+    What compares with the support set takes any number as it is, as do fine-tuning, whose head
+    begins at zero, and Proto-MAML, whose head begins at the prototypes. MAML's head gives as many
+    of its outputs as there are classes, which fewer lose nothing by, since their order never meant
+    anything; more classes take them again from the first, at a price in accuracy. (One mean output
+    for all, or zeros, leave the body without a gradient in the first step: after few steps that is
+    worse.)
 
     Raises:
       ArgumentError: for a method whose parameters are bound to the number in training.
@@ -155,7 +158,7 @@ def for_ways(recipe: Recipe, meta_params: Params, ways: int) -> tuple[Recipe, Pa
             f"it adapts, or answers with, is bound to that number. Give it {recipe.ways} classes, "
             f"train with --config.task.ways={ways}, or train one of {', '.join(ANY_WAYS)}."
         )
-    if recipe.method in GRADIENT_BASED:
+    if recipe.method in WITH_OUTPUTS:
         meta_params = _with_outputs(meta_params, np.arange(ways) % recipe.ways)
     return recipe._replace(ways=ways), meta_params
 
@@ -172,14 +175,15 @@ def _number_of_layer(name: str) -> int:
 
 
 def _gradient_based(recipe: Recipe, options: dict[str, Any]) -> Learner:
-    model = network(recipe, recipe.ways)
     options |= {"inner_lr": recipe.inner_lr, "num_steps": recipe.num_steps}
     if recipe.method == "context":
         height, width, _ = recipe.image_shape
         shape = (height, width, recipe.context_channels)
-        return context_vector(model, cross_entropy, shape, **options)
-    make = GRADIENT_BASED[recipe.method]
-    return make(model, cross_entropy, partition=_partition(recipe), **options)
+        return context_vector(network(recipe, recipe.ways), cross_entropy, shape, **options)
+    options["partition"] = _partition(recipe)
+    if recipe.method == "proto_maml":
+        return proto_maml(network(recipe, None), ways=recipe.ways, **options)
+    return WITH_OUTPUTS[recipe.method](network(recipe, recipe.ways), cross_entropy, **options)
 
 
 def _partition(recipe: Recipe) -> Partition:

@@ -259,6 +259,12 @@ class AdaptFn(Protocol):
     ) -> Adapted: ...
 
 
+class StartFn(Protocol):
+    """``(meta_params, support) -> params``: where the adaptation to a task begins."""
+
+    def __call__(self, meta_params: Params, support: Batch, /) -> Params: ...
+
+
 class ObjectiveFn(Protocol):
     """``(meta_params, task, key) -> scalar``: the meta-loss of one task."""
 

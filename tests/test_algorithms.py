@@ -29,6 +29,7 @@ from mamljax.inner import unroll
 from mamljax.inner_optim import WithRule
 from mamljax.objective import annealed_weights, distance_moved
 from mamljax.sharding import on_all_devices, task_mesh
+from mamljax.tasks import sample_tasks
 
 KEY = jax.random.key(3)
 MSE = losses.mean_squared_error
@@ -427,6 +428,88 @@ def test_reptile_moves_towards_the_adapted_parameters(tasks_of, params_of, asser
     assert float(again) == pytest.approx(float(metrics.loss), rel=1e-5)
 
 
+# Proto-MAML: a head that begins at the prototypes.
+
+EMBEDDING = models.mlp((6, 4), activation="tanh")
+
+
+@pytest.fixture
+def clusters(clusters_of):
+    """An embedding's parameters, and tasks of three classes, in double precision."""
+
+    def draw(num_tasks=3, **options):
+        tasks = sample_tasks(clusters_of(**options), None, KEY, num_tasks)
+        tasks = jax.tree.map(lambda x: x.astype(float) if x.dtype == jnp.float32 else x, tasks)
+        params = EMBEDDING.init(KEY, tasks.query.inputs[0])
+        return jax.tree.map(lambda x: x.astype(float), params), tasks
+
+    return draw
+
+
+@pytest.mark.usefixtures("x64")
+def test_proto_maml_without_steps_is_the_prototypical_network(clusters):
+    params, tasks = clusters()
+    found, expected = (
+        learner.meta_gradient(params, tasks, KEY)
+        for learner in (
+            algorithms.proto_maml(EMBEDDING, ways=3, num_steps=0),
+            baselines.prototypical(EMBEDDING, ways=3),
+        )
+    )
+    np.testing.assert_allclose(found[1].task_losses, expected[1].task_losses, rtol=1e-12)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), found[0], expected[0]
+    )
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("options", [{}, {"partition": partition.by_path("^head/")}])
+def test_gradients_of_proto_maml_pass_through_its_head(
+    clusters, assert_finite_differences, options
+):
+    learner = algorithms.proto_maml(EMBEDDING, ways=3, inner_lr=0.1, num_steps=3, **options)
+    assert_finite_differences(learner, *clusters())
+
+
+@pytest.mark.usefixtures("x64")
+def test_steps_of_proto_maml_are_those_of_the_classifier_with_that_head(clusters):
+    params, tasks = clusters(1)
+    support = jax.tree.map(lambda x: np.asarray(x[0]), tasks.support)
+    features = np.asarray(EMBEDDING.apply(params, support.inputs))
+    means = np.stack([features[support.targets == c].mean(axis=0) for c in range(3)])
+    head = {"kernel": 2 * means.T, "bias": -np.square(means).sum(axis=1)}
+    classifier = models.with_head(EMBEDDING, 3)
+    plain = maml(classifier, losses.cross_entropy, inner_lr=0.1, num_steps=2)
+    expected = plain.adapt({"body": params, "head": head}, support, None)
+    learner = algorithms.proto_maml(EMBEDDING, ways=3, inner_lr=0.1, num_steps=2)
+    found = learner.adapt(params, support, None)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), found, expected)
+    assert not np.allclose(found.params["head"]["bias"], head["bias"])
+
+
+@pytest.mark.usefixtures("x64")
+def test_proto_maml_does_not_care_how_classes_are_numbered(clusters):
+    params, tasks = clusters(1, ways=4)
+    support, query = jax.tree.map(lambda x: x[0], (tasks.support, tasks.query))
+    learner = algorithms.proto_maml(EMBEDDING, ways=4, inner_lr=0.1, num_steps=3)
+    order = jnp.array([2, 0, 3, 1])
+    logits, renumbered = (
+        learner.predict(
+            learner.adapt(params, support._replace(targets=targets), None).params, query.inputs
+        )
+        for targets in (support.targets, order[support.targets])
+    )
+    np.testing.assert_allclose(renumbered[:, order], logits, rtol=1e-9)
+
+
+def test_proto_maml_needs_a_whole_support_set(clusters_of):
+    task = clusters_of()(None, KEY)
+    learner = algorithms.proto_maml(EMBEDDING, ways=3)
+    params = learner.init(KEY, task.query.inputs)
+    with pytest.raises(TypeError, match=r"starts from of one support set.*got PerStep"):
+        learner.adapt(params, PerStep(task.support), KEY)
+
+
 # What cannot be combined says so.
 
 
@@ -441,6 +524,12 @@ def test_reptile_moves_towards_the_adapted_parameters(tasks_of, params_of, asser
         ("reptile", {"partition": partition.by_path(HEAD)}, "never be trained; use anil or boil"),
         ("reptile", {"step_weights": [1.0]}, "no query loss; use maml"),
         ("reptile", {"inner_tx": inner_optim.meta_curvature()}, "use meta_sgd or meta_curvature"),
+        (
+            "proto_maml",
+            {"ways": 2, "inner_tx": inner_optim.learned_sgd()},
+            "start does not go with",
+        ),
+        ("proto_maml", {"ways": 2, "start": lambda params, support: params}, "start"),
     ],
 )
 def test_unsupported_combinations_are_refused_with_the_reason(method, options, message):
@@ -487,10 +576,11 @@ def test_what_shares_a_rate_is_one_of_three(per):
         algorithms.imaml,
         algorithms.reptile,
         lambda model, loss_fn: algorithms.cavia(model, loss_fn, (2,)),
+        lambda model, loss_fn: algorithms.proto_maml(model, loss_fn, ways=2),
         lambda model, loss_fn: baselines.prototypical(model, ways=2),
         lambda model, loss_fn: rl.maml(model),
     ],
-    ids=["maml", "meta_sgd", "imaml", "reptile", "cavia", "prototypical", "rl.maml"],
+    ids=["maml", "meta_sgd", "imaml", "reptile", "cavia", "proto_maml", "prototypical", "rl.maml"],
 )
 def test_what_is_no_model_is_pointed_to_the_adapters(method, model):
     with pytest.raises(TypeError, match=r"must be a mamljax.Model; got .*from_linen.*from_nnx"):

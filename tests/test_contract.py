@@ -82,6 +82,10 @@ CASES = {
     "fine_tune": Case(
         lambda **more: baselines.fine_tune(EMBEDDING, classes=3, ways=3, num_steps=2, **more), True
     ),
+    "proto_maml": Case(
+        lambda **more: algorithms.proto_maml(EMBEDDING, ways=3, inner_lr=0.02, num_steps=2, **more),
+        True,
+    ),
     "prototypical": classification(baselines.prototypical),
     "matching": classification(baselines.matching),
     "siamese": classification(baselines.siamese),

@@ -11,6 +11,7 @@ from configs.base.ranges import Amount, Count, Fraction, Fractions, Size
 OPTIONS = (
     "fomaml",
     "context",
+    "proto_maml",
     "dense",
     "prototypical",
     "matching",
@@ -47,10 +48,10 @@ def base(source: str, network: str, variant: Variant) -> Any:
     ways, shots, option = variant
     config = ConfigDict()
     config.seed = Amount(0)  # of parameters, training tasks and test tasks
-    # One of maml, fomaml, context, prototypical, matching, siamese, mann, memory (a memory of
-    # keys), statistician (an autoencoder of sets), lstm (a recurrent network makes the updates), or
-    # pretrained: one classifier of all training classes, fine-tuned, and nearest neighbours by its
-    # features and by pixels.
+    # One of maml, fomaml, context, proto_maml (MAML from the prototypes of the classes),
+    # prototypical, matching, siamese, mann, memory (a memory of keys), statistician (an autoencoder
+    # of sets), lstm (a recurrent network makes the updates), or pretrained: one classifier of all
+    # training classes, fine-tuned, and nearest neighbours by its features and by pixels.
     config.method = "maml" if option in ("", "dense") else option
     # The tasks of a meta-batch are split over this many CPU devices, 0 for one per core, as far as
     # that divides them. Better than many threads per operation; without effect on a GPU.

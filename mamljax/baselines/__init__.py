@@ -2,7 +2,6 @@
 
 from mamljax.baselines.averaging import PENALTIES, train_regressors
 from mamljax.baselines.finetune import fine_tune, minibatches
-from mamljax.baselines.head import with_head
 from mamljax.baselines.mann import mann
 from mamljax.baselines.memory import memory_module
 from mamljax.baselines.metric import (
@@ -31,5 +30,4 @@ __all__ = [
     "siamese",
     "statistician",
     "train_regressors",
-    "with_head",
 ]

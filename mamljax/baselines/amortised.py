@@ -81,3 +81,13 @@ def amortised(
     objective = query_loss(adapt, loss)
     meta_gradient = backprop(objective, task_chunk=task_chunk, mesh=mesh)
     return Learner(model.init, adapt, model.apply, loss_fn, objective, meta_gradient)
+
+
+def refuse_support_statistics(method: str, embedding: Model) -> None:
+    """Refuse an embedding with ``norm="support"`` for a method that embeds sets otherwise."""
+    if embedding.condition is not None:
+        raise ArgumentError(
+            f"{method} does not take a network with norm='support': it does not embed a support "
+            "set and then queries. Take norm='layer' where predictions must not depend on each "
+            "other."
+        )

@@ -11,9 +11,9 @@ from jax.tree_util import Partial
 
 from mamljax import checks
 from mamljax.algorithms import maml
-from mamljax.baselines.head import fresh_head, with_head
 from mamljax.losses import cross_entropy
 from mamljax.meta import backprop
+from mamljax.models.head import fresh_head, with_head
 from mamljax.tasks.augment import Augment
 from mamljax.tasks.episodes import augmented, images_per_class, unit_interval
 from mamljax.tasks.stored import Stored, stored_or_on_device
@@ -50,19 +50,25 @@ def fine_tune(
     """
     checks.at_least("ways", ways, 1)
     model = with_head(embedding, classes)
-    learner = maml(
-        model, cross_entropy, inner_lr=inner_lr, num_steps=num_steps, partition=partition
-    )
 
-    def adapt(meta_params, support, key, *, num_steps=None, observe=None):
-        start = meta_params | {"head": fresh_head(meta_params["head"], ways)}
-        return learner.adapt(start, support, key, num_steps=num_steps, observe=observe)
+    def start(meta_params, support):
+        del support
+        return meta_params | {"head": fresh_head(meta_params["head"], ways)}
+
+    learner = maml(
+        model,
+        cross_entropy,
+        inner_lr=inner_lr,
+        num_steps=num_steps,
+        partition=partition,
+        start=start,
+    )
 
     def joint(meta_params, task, key):
         return learner.loss(meta_params, task.query, key, 0)
 
     meta_gradient = backprop(joint, task_chunk=task_chunk, mesh=mesh)
-    return learner._replace(adapt=adapt, objective=joint, meta_gradient=meta_gradient)
+    return learner._replace(objective=joint, meta_gradient=meta_gradient)
 
 
 def minibatches(

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mamljax import checks
-from mamljax.baselines.amortised import amortised
-from mamljax.baselines.head import refuse_support_statistics, with_head
+from mamljax.baselines.amortised import amortised, refuse_support_statistics
 from mamljax.baselines.metric import cosine_similarity, normalised
 from mamljax.losses import one_hot
 from mamljax.meta import backprop
+from mamljax.models.head import with_head
 from mamljax.types import Array, Learner, LossFn, Model
 
 

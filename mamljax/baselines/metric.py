@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 
 from mamljax import checks
 from mamljax.baselines.amortised import amortised
-from mamljax.baselines.head import flattened, linear, with_head
 from mamljax.losses import cross_entropy, one_hot
+from mamljax.models.head import class_means, flattened, linear, with_head
 from mamljax.types import Array, Learner, LossFn, Model, Params, exportable
 
 
@@ -212,12 +212,6 @@ def cosine_similarity(a: Array, b: Array) -> Array:
 
 
 SIMILARITIES = {"euclidean": negative_squared_distance, "cosine": cosine_similarity}
-
-
-def class_means(values: Array, labels: Array) -> Array:
-    """The mean row of each class, ``[K, D], [K, N] -> [N, D]``; zeros for a class without rows."""
-    counts = jnp.sum(labels, axis=0)[:, None]
-    return _exact(labels.T, values) / jnp.maximum(counts, 1)
 
 
 def normalised(rows: Array) -> Array:

@@ -10,13 +10,12 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from mamljax import checks
-from mamljax.baselines.amortised import Encoded, amortised
-from mamljax.baselines.head import flattened, refuse_support_statistics
-from mamljax.baselines.metric import class_means
+from mamljax.baselines.amortised import Encoded, amortised, refuse_support_statistics
 from mamljax.losses import cross_entropy, one_hot
 from mamljax.meta import backprop
 from mamljax.models import from_linen, mlp
 from mamljax.models.conv import Conv
+from mamljax.models.head import class_means, flattened
 from mamljax.types import Array, Learner, Model
 
 

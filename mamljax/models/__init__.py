@@ -6,6 +6,7 @@ from mamljax.models.context import with_context
 from mamljax.models.conv import ConvNet, conv_net, miniimagenet_net, omniglot_net
 from mamljax.models.convolution import convolution, max_pool
 from mamljax.models.function import from_function
+from mamljax.models.head import with_head
 from mamljax.models.linen import from_linen
 from mamljax.models.mlp import MLP, mlp
 from mamljax.models.norm import Norm
@@ -37,6 +38,7 @@ __all__ = [
     "recurrent_policy",
     "resnet12",
     "with_context",
+    "with_head",
 ]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -51,6 +52,7 @@ def recurrent_policy(
     *,
     hidden: Sequence[int] = (100,),
     units: int = 100,
+    timescale: int = 100,
     init_std: float = 1.0,
     min_std: float = 1e-6,
 ) -> Recurrent:
@@ -63,6 +65,10 @@ def recurrent_policy(
       action_size: entries ``A`` of an action.
       hidden: widths of the layers before the memory.
       units: of the memory.
+      timescale: steps, at least 2. Untrained, each unit remembers for a number of steps of its own,
+        from 1 to about this (Tallec and Ollivier 2018, *Can recurrent neural networks warp time?*,
+        section 2). Without it all forget at once: gradients through a long trial grow, and what
+        happened in an earlier episode is lost.
       init_std, min_std: see `gaussian_policy`.
 
     Raises:
@@ -70,9 +76,19 @@ def recurrent_policy(
     """
     checks.at_least("action_size", action_size, 1)
     checks.at_least("units", units, 1)
+    checks.at_least("timescale", timescale, 2)
     check_deviations(init_std, min_std)
     widths = checks.sizes("hidden", hidden)
     model = from_linen(GRUPolicy(action_size, widths, units, init_std, min_std))
+
+    def init(key: Array, inputs: Array) -> PyTree:
+        params = model.init(key, inputs)
+        cell = params["cell"]
+        steps = jax.random.uniform(
+            jax.random.fold_in(key, 1), (units,), inputs.dtype, minval=1, maxval=timescale - 1
+        )
+        # Flax's update gate is the share that a unit keeps: of log(n) it is n / (n + 1).
+        return params | {"cell": cell | {"iz": cell["iz"] | {"bias": jnp.log(steps)}}}
 
     def start(params: PyTree, observations: Array) -> Array:
         del params
@@ -81,4 +97,4 @@ def recurrent_policy(
     def step(params: PyTree, carry: Array, observations: Array) -> tuple[Array, Gaussian]:
         return model.apply(params, (carry, observations))
 
-    return Recurrent(model.init, model.apply, start, step)
+    return Recurrent(init, model.apply, start, step)

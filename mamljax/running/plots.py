@@ -23,7 +23,7 @@ METHODS = (
     *("maml", "pretrain", "oracle", "random", "fomaml", "context", "meta_sgd", "multitask"),
     *("multitask_l2", "multitask_mean", "anil", "boil", "cavia", "imaml", "reptile"),
     *("meta_curvature", "maml_plus_plus", "learned alpha", "prototypical", "matching", "siamese"),
-    *("mann", "memory", "statistician", "lstm"),
+    *("mann", "memory", "statistician", "lstm", "proto_maml"),
     *("mamljax", "torch.func", "torch loop", "torch batched", "jax.vmap of lax.conv"),
 )
 """Methods, and libraries, in the order of their colours: those drawn together differ most."""
@@ -32,7 +32,7 @@ PALETTE = (
     *("#1f77b4", "#ff7f0e", "#2ca02c", "#7f7f7f", "#17becf", "#9467bd", "#d62728", "#8c564b"),
     *("#e377c2", "#bcbd22", "#7b3294", "#5e4fa2", "#66a61e", "#01665e", "#c51b7d"),
     *("#b2182b", "#543005", "#4393c3", "#d6604d", "#35978f", "#bf812d"),
-    *("#3288bd", "#80cdc1", "#fdae61", "#c2a5cf"),
+    *("#3288bd", "#80cdc1", "#fdae61", "#c2a5cf", "#4d4d4d"),
 )
 
 

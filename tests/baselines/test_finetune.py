@@ -7,8 +7,9 @@ import optax
 import pytest
 
 from mamljax import Batch, Task, evaluate, fit, init_state, meta_step, models
-from mamljax.baselines import fine_tune, minibatches, nearest_neighbour, with_head
+from mamljax.baselines import fine_tune, minibatches, nearest_neighbour
 from mamljax.losses import accuracy, cross_entropy
+from mamljax.models import with_head
 from mamljax.partition import by_path
 from mamljax.tasks import episodes
 from mamljax.tuning import tune_inner_lr

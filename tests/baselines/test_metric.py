@@ -11,12 +11,12 @@ from mamljax import Batch, PerStep, Task, evaluate, init_state, meta_step, model
 from mamljax.baselines import matching, nearest_neighbour, prototypical, siamese
 from mamljax.baselines.metric import (
     Pairs,
-    class_means,
     cosine_similarity,
     negative_squared_distance,
     pair_loss,
 )
 from mamljax.losses import accuracy, cross_entropy
+from mamljax.models.head import class_means
 from mamljax.types import Weighted
 
 EMBEDDING = models.from_function(

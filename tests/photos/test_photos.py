@@ -76,7 +76,7 @@ def test_a_file_holds_all_that_adaptation_and_prediction_take(method, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again.params, classifier.params)
 
 
-@pytest.mark.parametrize("method", ["maml", "pretrained", "prototypical"])
+@pytest.mark.parametrize("method", ["maml", "proto_maml", "pretrained", "prototypical"])
 @pytest.mark.parametrize("ways", [2, 5])
 def test_another_number_of_classes_where_the_method_can(method, ways):
     recipe = TINY._replace(method=method, norm="layer")

@@ -76,12 +76,22 @@ def test_memory_goes_on_step_by_step_as_over_whole_episodes():
     np.testing.assert_array_equal(POLICY.apply(PARAMS, last).mean[:, :3], whole.mean[:, :3])
 
 
+def test_units_begin_by_remembering_for_as_long_as_the_timescale():
+    policy = models.recurrent_policy(2, hidden=(), units=500, timescale=50)
+    params = policy.init(KEY, jnp.zeros((1, 4)))
+    silent = jax.tree.map(jnp.zeros_like, params)  # nothing is seen: what was remembered fades
+    silent["cell"]["iz"] = params["cell"]["iz"]
+    kept, _ = policy.step(silent, jnp.ones(500), jnp.zeros(4))
+    steps = kept / (1 - kept)  # of units that keep this share in each step
+    np.testing.assert_allclose([steps.min(), steps.mean(), steps.max()], [1, 25, 49], rtol=0.1)
+
+
 def test_rl2_needs_a_memory():
     with pytest.raises(ArgumentError, match=r"policy must be a mamljax.types.Recurrent.*got Model"):
         rl.rl2(models.gaussian_policy(2))
     with pytest.raises(ArgumentError, match=r"policy must be a function .* got Model"):
         rl.rollout(ENV, models.gaussian_policy(2), {}, (), KEY, episodes=1, horizon=2)  # type: ignore
-    for options in ({"units": 0}, {"hidden": (0,)}, {"init_std": 0.0}):
+    for options in ({"units": 0}, {"hidden": (0,)}, {"init_std": 0.0}, {"timescale": 1}):
         with pytest.raises(ArgumentError):
             models.recurrent_policy(2, **options)
 

@@ -61,7 +61,10 @@ def weights_of(workdir):
         return {name: arrays[name] for name in arrays.files if "description" not in name}
 
 
-LIKE_OTHERS = ("prototypical", "siamese", "mann", "memory", "fomaml", "context", "lstm")
+LIKE_OTHERS = (
+    *("prototypical", "siamese", "mann", "memory"),
+    *("fomaml", "proto_maml", "context", "lstm"),
+)
 LONG = ("statistician",)
 """Methods that go the same way as others here, or compile for ten seconds; the contract suite has
 them all."""

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 
 from mamljax import checks
-from mamljax.checks import ArgumentError
 from mamljax.types import Array, Model, Params
 
 
@@ -52,14 +51,25 @@ def linear(head: Params, features: Array) -> Array:
     return outputs + jnp.broadcast_to(head["bias"], outputs.shape)
 
 
-def refuse_support_statistics(method: str, embedding: Model) -> None:
-    """Refuse an embedding with ``norm="support"`` for a method that embeds sets otherwise."""
-    if embedding.condition is not None:
-        raise ArgumentError(
-            f"{method} does not take a network with norm='support': it does not embed a support "
-            "set and then queries. Take norm='layer' where predictions must not depend on each "
-            "other."
-        )
+def prototype_head(features: Array, labels: Array) -> Params:
+    """The head that classifies by the nearest prototype, the mean features of a class.
+
+    Its logits are minus the squared Euclidean distances to the prototypes, but for the query's own
+    square, which all classes share (Snell, Swersky, Zemel 2017, section 2.4).
+
+    Args:
+      features: of the support set, ``[K, D]``.
+      labels: one-hot rows, ``[K, N]``.
+    """
+    means = class_means(features, labels)
+    return {"kernel": 2 * means.T, "bias": -jnp.sum(jnp.square(means), axis=1)}
+
+
+def class_means(values: Array, labels: Array) -> Array:
+    """The mean row of each class, ``[K, D], [K, N] -> [N, D]``; zeros for a class without rows."""
+    counts = jnp.sum(labels, axis=0)[:, None]
+    # In full precision, which GPUs otherwise round: sums decide ties here.
+    return jnp.matmul(labels.T, values, precision="highest") / jnp.maximum(counts, 1)
 
 
 def flattened(model: Model) -> Model:
