@@ -45,6 +45,10 @@ def get_config(variant: str = "5way1shot") -> ConfigDict:
     config.train.meta_batch = 32 if five else 16
     config.train.num_inner_steps = 1 if five else 5
     config.train.inner_lr = 2.0  # 0.4 x 5, and 0.1 x 20
+    if chosen.option == "proto_maml":
+        # It begins near what it looks for. On drawn characters (quick, 250 iterations, seed 0) 2.0
+        # had an accuracy of 0.54, 0.4 had 0.71, 0.1 had 0.77 and prototypical networks 0.76.
+        config.train.inner_lr = 0.1
     config.evaluate.num_inner_steps = 3 if five else 5
     config.validate.num_tasks = 600  # one query per class tells little, and tasks cost little
     return few_shot.with_protocol(config, chosen)
