@@ -16,10 +16,15 @@ def measured(paths: Sequence[Path], kind: str) -> list[str]:
     """Return one of `TABLES` of a file, or of reports that differ in the seed alone, in Markdown.
 
     Raises:
-      ArgumentError: for a table that there is not.
+      ArgumentError: for a table that there is not, and several files for one that shows one.
     """
     if kind not in TABLES:
         raise ArgumentError(f"there is no table {kind!r}; there are {', '.join(TABLES)}.")
+    if len(paths) > 1 and kind not in OF_SEEDS:
+        names = ", ".join(path.name for path in paths)
+        raise ArgumentError(
+            f"the table {kind!r} shows one file: name one in its mark; got {names}."
+        )
     found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     return markdown_lines(TABLES[kind](*found))
 
@@ -289,3 +294,5 @@ TABLES: dict[str, Callable[..., Table]] = {
     **{problem: _methods(problem) for problem in ("sinusoid", "glyphs", "omniglot")},
 }
 """Tables of files of measurements, by the word that stands behind the file in a mark."""
+OF_SEEDS = ("gap",)
+"""Those that show reports which differ in the seed alone, all others a single file."""

@@ -55,6 +55,11 @@ def test_a_pattern_that_matches_nothing_is_refused():
         results.rendered("<!-- table: nothing/*.json -->\n<!-- end -->")
 
 
+def test_several_files_for_a_table_of_one_are_refused():
+    with pytest.raises(ValueError, match=r"'races' shows one file.*got paper-seed0.json, "):
+        results.rendered("<!-- table: navigation/paper-seed*.json races -->\n<!-- end -->")
+
+
 def test_prose_and_what_trained_are_kept():
     text = "before\n<!-- table: navigation/paper-seed*.json -->\nold\n<!-- end -->\nafter"
     made = results.rendered(text)
