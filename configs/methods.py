@@ -20,6 +20,8 @@ METHODS = (
     "reptile",
     "pretrain",
 )
+CLASSIFIERS = ("proto_maml",)
+"""Further methods, for problems with classes."""
 
 
 def get_config(problem: str) -> ConfigDict:
@@ -39,6 +41,7 @@ def get_config(problem: str) -> ConfigDict:
         config.candidates = (0.001, 0.003, 0.01, 0.03, 0.1)
         config.context_candidates = (0.03, 0.1, 0.3, 1.0)  # of cavia
     else:
+        config.methods = ",".join((*METHODS, *CLASSIFIERS))
         config.cpu_threads, config.cpu_devices = 0, 0
         # Tuning takes half as long as training: early on, step sizes look alike that end far apart.
         config.iterations, config.tune_iterations, config.every = 600, 300, 50

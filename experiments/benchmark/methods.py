@@ -51,6 +51,8 @@ class Problem(NamedTuple):
     head: finds the last layer's parameters.
     shared: finds parameters that no method adapts (`None`: none).
     context: the shape of CAVIA's context.
+    ways: how many classes a task has, if any.
+    embedding: where there are classes, the model without its last layer.
     """
 
     model: Callable[[int | None], Model]
@@ -64,6 +66,8 @@ class Problem(NamedTuple):
     head: str
     shared: str | None
     context: tuple[int, ...]
+    ways: int = 0
+    embedding: Model | None = None
 
 
 def sinusoid(config: Config) -> Problem:
@@ -93,6 +97,7 @@ def images(config: Config, source: str, **options: Any) -> Problem:
     return Problem(
         model, losses.cross_entropy, losses.accuracy, 1, "accuracy",
         train, validation, test, "^head/", "norm", (28, 28, 1),
+        config.ways, models.omniglot_net(None, filters=config.filters),
     )  # fmt: skip
 
 
@@ -139,6 +144,11 @@ def _maml_plus_plus(problem, options, iteration=None, iterations=1):
     )
 
 
+def _proto_maml(problem, options):
+    options = options | {"partition": _adapting(problem)}
+    return algorithms.proto_maml(problem.embedding, ways=problem.ways, **options)
+
+
 def _cavia(problem, options):
     return algorithms.cavia(problem.model(None), problem.loss_fn, problem.context, **options)
 
@@ -167,6 +177,7 @@ LEARNERS: dict[str, Callable[..., Learner]] = {
     "imaml": _imaml,
     "reptile": _reptile,
     "pretrain": _maml(baselines.pretrain),
+    "proto_maml": _proto_maml,
 }
 """Builders by name: ``(problem, {"inner_lr", "num_steps", "mesh"}) -> Learner``."""
 
@@ -293,6 +304,12 @@ def _seed(config: Config, problem: Problem, method: str, inner_lr: float, seed: 
     }
 
 
+def _settings(record: dict[str, Any]) -> tuple[Any, Any]:
+    """What the row of a method depends on: not on which other methods there are."""
+    config = record.get("config", {})
+    return {name: config[name] for name in config if name != "methods"}, record.get("versions")
+
+
 def summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:
     """Summarise the seeds that trained to the end: after adaptation, and what a meta-step costs."""
     done = [seed for seed in seeds if "failed" not in seed]
@@ -335,10 +352,8 @@ def compare_all(config: Config, output: Path, **options: Any) -> dict[str, Any]:
     found = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
     own = provenance(f"methods: {config.problem}", config.to_dict())
     before = found.get(config.problem, {})
-    same = all(
-        before.get(name) == json.loads(json.dumps(own[name])) for name in ("config", "versions")
-    )
     methods = config.methods.split(",")
+    same = _settings(before) == _settings(json.loads(json.dumps(own)))
     done = {row["method"]: row for row in before["results"]} if same else {}
     found[config.problem] = own
     with progress(f"methods, {config.problem}", len(methods), len(done)) as update:

@@ -2,11 +2,13 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from configs import methods as methods_config
 from experiments.benchmark import methods
+from mamljax.partition import all_but
 
 
 @pytest.fixture
@@ -20,7 +22,9 @@ def small():
 
 def test_every_method_of_the_config_has_a_learner():
     for problem in methods.PROBLEMS:
-        assert methods_config.get_config(problem).methods.split(",") == list(methods.LEARNERS)
+        found = methods_config.get_config(problem).methods.split(",")
+        without = methods_config.CLASSIFIERS if problem == "sinusoid" else ()
+        assert found == [name for name in methods.LEARNERS if name not in without]
 
 
 def test_a_run_that_was_stopped_goes_on(small, tmp_path, monkeypatch, capsys):
@@ -43,10 +47,32 @@ def test_a_run_that_was_stopped_goes_on(small, tmp_path, monkeypatch, capsys):
     assert [row["method"] for row in found] == small.methods.split(",")
     assert output.with_suffix(".png").exists()
     assert "maml_plus_plus" in capsys.readouterr().out
+    # Another method joins those that are there.
+    small.methods += ",fomaml"
+    with monkeypatch.context() as patch:
+        patch.setattr(methods, "_seed", lambda *arguments: {"seed": 0, "failed": arguments[2]})
+        joined = methods.compare_all(small, output)["sinusoid"]["results"]
+    assert joined[:2] == found
+    assert joined[2]["seeds"][0]["failed"] == "fomaml"
     # Another config begins anew.
     small.methods, small.iterations = "reptile", 40
     monkeypatch.setattr(methods, "compare", lambda *_, **options: iter(found[1:]))
     assert methods.compare_all(small, output)["sinusoid"]["results"] == found[1:]
+
+
+def test_methods_for_classes_begin_at_prototypes():
+    config = methods_config.get_config("glyphs")
+    config.filters = 4
+    problem = methods.PROBLEMS["glyphs"](config)
+    learner = methods.LEARNERS["proto_maml"](problem, {"inner_lr": 0.1, "num_steps": 1})
+    task = problem.test(None, jax.random.key(0))
+    params = learner.init(jax.random.key(1), task.query.inputs)
+    adapted = learner.adapt(params, task.support, None).params
+    assert adapted["head"]["kernel"].shape[1] == config.ways
+    adapting, shared = all_but("norm").split(params)
+    moved, same = all_but("norm").split(adapted["body"])
+    jax.tree.map(np.testing.assert_array_equal, same, shared)
+    assert not all(jax.tree.leaves(jax.tree.map(np.array_equal, moved, adapting)))
 
 
 def test_rows_hold_quality_and_cost(small):
