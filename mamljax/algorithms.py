@@ -161,7 +161,7 @@ def proto_maml(
     >>> from mamljax import algorithms, models
     >>> learner = algorithms.proto_maml(models.omniglot_net(None), ways=5, inner_lr=0.1)
     """
-    model = with_head(embedding, ways)
+    model = with_head(embedding, checks.at_least("ways", ways, 1))
 
     def start(meta_params, support):
         features = flattened(embedding).apply(meta_params, support.inputs)

@@ -545,6 +545,7 @@ def test_unsupported_combinations_are_refused_with_the_reason(method, options, m
         ("meta_sgd", {"inner_lr": None}, "inner_lr must be a finite number >= 0; got None"),
         ("imaml", {"inner_lr": -1.0}, "inner_lr must be a finite number >= 0; got -1.0"),
         ("reptile", {"inner_lr": "0.1"}, "inner_lr must be a finite number >= 0; got '0.1'"),
+        ("proto_maml", {"ways": 0}, "ways must be .* got 0"),
     ],
 )
 def test_wrong_arguments_are_called_by_their_names(method, options, message):
