@@ -38,7 +38,7 @@ from mamljax.objective import (
     task_loss,
 )
 from mamljax.partition import all_but, all_parameters, by_path, fresh_context
-from mamljax.types import Learner, LossFn, Model, Partition, StartFn
+from mamljax.types import Batch, Learner, LossFn, Model, Partition, StartFn
 
 
 def maml(
@@ -158,12 +158,20 @@ def proto_maml(
       ways: classes ``N`` of a task; labels are 0 to N - 1.
       options: of `maml`, but for its start.
 
+    Raises:
+      ArgumentError: when adapting, if the support set is not one `Batch`.
+
     >>> from mamljax import algorithms, models
     >>> learner = algorithms.proto_maml(models.omniglot_net(None), ways=5, inner_lr=0.1)
     """
     model = with_head(embedding, checks.at_least("ways", ways, 1))
 
     def start(meta_params, support):
+        if not isinstance(support, Batch):
+            raise ArgumentError(
+                "this learner makes what it starts from of one support set, a "
+                f"mamljax.Batch(inputs, targets); got {type(support).__name__}."
+            )
         features = flattened(embedding).apply(meta_params, support.inputs)
         labels = one_hot(support.targets, ways, features.dtype, name="proto_maml")
         return {"body": meta_params, "head": prototype_head(features, labels)}

@@ -137,19 +137,11 @@ def starting(adapt: AdaptFn, start: StartFn | None) -> AdaptFn:
     Args:
       adapt: from `unroll`.
       start: ``(meta_params, support) -> params``.
-
-    Raises:
-      ArgumentError: when adapting, if the support set is not one `Batch`.
     """
     if start is None:
         return adapt
 
     def from_there(meta_params, support, key, **options):
-        if not isinstance(support, Batch):
-            raise ArgumentError(
-                "this learner makes what it starts from of one support set, a "
-                f"mamljax.Batch(inputs, targets); got {type(support).__name__}."
-            )
         return adapt(start(meta_params, support), support, key, **options)
 
     return from_there

@@ -262,7 +262,7 @@ class AdaptFn(Protocol):
 class StartFn(Protocol):
     """``(meta_params, support) -> params``: where the adaptation to a task begins."""
 
-    def __call__(self, meta_params: Params, support: Batch, /) -> Params: ...
+    def __call__(self, meta_params: Params, support: Batch | PerStep | Drawn, /) -> Params: ...
 
 
 class ObjectiveFn(Protocol):

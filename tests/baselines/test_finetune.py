@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from mamljax import Batch, Task, evaluate, fit, init_state, meta_step, models
+from mamljax import Batch, PerStep, Task, evaluate, fit, init_state, meta_step, models
 from mamljax.baselines import fine_tune, minibatches, nearest_neighbour
 from mamljax.losses import accuracy, cross_entropy
 from mamljax.models import with_head
@@ -81,6 +81,15 @@ def test_the_body_stays_when_only_the_head_adapts(meta_params, task):
     adapted = learner.adapt(meta_params, task.support, KEY)
     np.testing.assert_array_equal(adapted.params["body"]["w"], meta_params["body"]["w"])
     assert adapted.support_losses[-1] < adapted.support_losses[0]
+
+
+def test_fresh_data_for_every_step_may_be_fine_tuned_on(meta_params, task):
+    learner = fine_tune(BODY, classes=6, ways=3, inner_lr=0.5, num_steps=2)
+    repeated = PerStep(jax.tree.map(lambda x: jnp.stack([x, x]), task.support))
+    found, expected = (
+        learner.adapt(meta_params, support, KEY).params for support in (repeated, task.support)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
 
 
 def test_from_training_to_test(task):
