@@ -42,9 +42,9 @@ def get_config(variant: str = "paper") -> ConfigDict:
     if variant == "rl2":
         config.methods = "rl2"
         config.train.num_iterations = 500  # it learns more slowly than MAML
-        # While all its units forgot at once (timescale=2 of `recurrent_policy`):
-        # its mean return of an episode was -19 after 60 iterations with a trust region of 0.01, and
-        # still after 200; with 0.05 it was -17. With that MAML loses by its later steps.
+        # While all its units forgot at once (config.model.timescale=2): its mean return of an
+        # episode was -19 after 60 iterations with a trust region of 0.01, and still after 200; with
+        # 0.05 it was -17. With that MAML loses by its later steps.
         config.train.max_kl = 0.05
         config.train.gae_lambda = 0.9  # with 1 it had -18.2 in its last episode, with 0.9 -16.9
     return config

@@ -31,6 +31,8 @@ def base(name: str) -> Any:
     # Parameters that adapt (method context), appended to the observation.
     config.model.context_size = Amount(5)
     config.model.memory = Count(100)  # recurrent units (method rl2)
+    # Steps: untrained, each unit remembers for a number of its own up to it (method rl2).
+    config.model.timescale = Count(100)
 
     config.train = ConfigDict()
     config.train.num_iterations = Count(500)  # meta-iterations in all, for the baselines too

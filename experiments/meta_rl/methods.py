@@ -59,7 +59,8 @@ def build(config: Config, env: rl.Env, name: str) -> Method:
     if name == "rl2":
         env = rl.trials(env, horizon=config.env.horizon)
         sizes["hidden"] = config.model.hidden[:1]  # the memory takes the place of the others
-        policy = models.recurrent_policy(env.action_size, units=config.model.memory, **sizes)
+        sizes |= {"units": config.model.memory, "timescale": config.model.timescale}
+        policy = models.recurrent_policy(env.action_size, **sizes)
     options: dict[str, Any] = {
         "inner_loss": LOSSES[config.train.inner_loss],
         "task_chunk": config.train.task_chunk or None,

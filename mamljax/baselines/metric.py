@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from mamljax import checks
 from mamljax.baselines.amortised import amortised
 from mamljax.losses import cross_entropy, one_hot
-from mamljax.models.head import class_means, flattened, linear, with_head
+from mamljax.models.head import class_means, exact_product, flattened, linear, with_head
 from mamljax.types import Array, Learner, LossFn, Model, Params, exportable
 
 
@@ -108,7 +108,7 @@ def matching(embedding: Model, *, ways: int, similarity: str = "cosine", **optio
     def score(meta_params, queries, support):
         del meta_params
         attention = jax.nn.softmax(SIMILARITIES[similarity](queries, support.features))
-        probabilities = _exact(attention, support.labels)
+        probabilities = exact_product(attention, support.labels)
         # A class without support examples gets a floor, not the logarithm of 0.
         return jnp.log(jnp.maximum(probabilities, jnp.finfo(probabilities.dtype).tiny))
 
@@ -155,7 +155,7 @@ def pair_loss(pairs: Pairs, targets: Array) -> Array:
     is equal, and the weights restore their balance.
     """
     ways = pairs.labels.shape[1]
-    same = _exact(one_hot(targets, ways, pairs.labels.dtype), pairs.labels.T)
+    same = exact_product(one_hot(targets, ways, pairs.labels.dtype), pairs.labels.T)
     on_same = jnp.sum(same * jax.nn.softplus(-pairs.log_odds)) / jnp.maximum(jnp.sum(same), 1)
     other = 1 - same
     on_other = jnp.sum(other * jax.nn.softplus(pairs.log_odds)) / jnp.maximum(jnp.sum(other), 1)
@@ -208,7 +208,7 @@ def negative_squared_distance(a: Array, b: Array) -> Array:
 
 def cosine_similarity(a: Array, b: Array) -> Array:
     """``[Q, D], [K, D] -> [Q, K]``; a vector of zeros is similar 0 to everything."""
-    return _exact(normalised(a), normalised(b).T)
+    return exact_product(normalised(a), normalised(b).T)
 
 
 SIMILARITIES = {"euclidean": negative_squared_distance, "cosine": cosine_similarity}
@@ -218,8 +218,3 @@ def normalised(rows: Array) -> Array:
     """Rows of length one, ``[K, D] -> [K, D]``; zeros stay zeros."""
     # The floor keeps the gradient finite at zero.
     return rows * jax.lax.rsqrt(jnp.maximum(jnp.sum(rows**2, axis=1, keepdims=True), 1e-12))
-
-
-def _exact(a: Array, b: Array) -> Array:
-    """The matrix product in full precision, which GPUs otherwise round (sums decide ties here)."""
-    return jnp.matmul(a, b, precision="highest")

@@ -68,8 +68,12 @@ def prototype_head(features: Array, labels: Array) -> Params:
 def class_means(values: Array, labels: Array) -> Array:
     """The mean row of each class, ``[K, D], [K, N] -> [N, D]``; zeros for a class without rows."""
     counts = jnp.sum(labels, axis=0)[:, None]
-    # In full precision, which GPUs otherwise round: sums decide ties here.
-    return jnp.matmul(labels.T, values, precision="highest") / jnp.maximum(counts, 1)
+    return exact_product(labels.T, values) / jnp.maximum(counts, 1)
+
+
+def exact_product(a: Array, b: Array) -> Array:
+    """The matrix product in full precision, which GPUs otherwise round (sums decide ties here)."""
+    return jnp.matmul(a, b, precision="highest")
 
 
 def flattened(model: Model) -> Model:

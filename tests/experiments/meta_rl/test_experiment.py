@@ -238,6 +238,14 @@ def test_there_are_no_paths_of_methods_that_do_not_adapt_by_gradient(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_memory_of_rl2_is_of_the_size_and_timescale_of_the_config():
+    config = navigation_config.get_config("rl2")
+    config.model.memory, config.model.timescale = 7, 2
+    method = methods.build(config, rl.navigation(), "rl2")
+    bias = methods.initial(method, jax.random.key(0))["cell"]["iz"]["bias"]
+    np.testing.assert_array_equal(bias, np.zeros(7))  # all forget at once: Flax's own start
+
+
 @pytest.mark.slow
 def test_rl2_is_told_episode_by_episode(tmp_path):
     config = small(navigation_config.get_config("rl2"), "maml,rl2")
