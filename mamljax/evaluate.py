@@ -172,7 +172,8 @@ def query_curves(
 ) -> tuple[Array, Array, dict[str, Array]]:
     """Query scores, losses and `info` of tasks, ``[num_tasks, S + 1]`` each; see `evaluate`.
 
-    Pure, to be swept over with `jax.vmap`.
+    Pure, to be compiled with more around it. Of a robot's policies call it one after the other, not
+    under another `jax.vmap`: `tuning` says why.
 
     Args:
       source: a sampler, or a batch of tasks.

@@ -37,8 +37,8 @@ def tune_inner_lr(
 ) -> Tuned:
     """Choose the step size with the lowest query loss, averaged over inner steps 1 to `num_steps`.
 
-    All candidates adapt to the same tasks in one mapped program. Draw `key` for these tasks alone:
-    they must not be the ones that results are reported on.
+    All candidates adapt to the same tasks, one after the other by one program. Draw `key` for these
+    tasks alone: they must not be the ones that results are reported on.
 
     Args:
       make_learner: a learner with a given step size; called once, with a traced number.
@@ -63,28 +63,25 @@ def tune_inner_lr(
 
     meta_params = on_all_devices(meta_params, mesh)
 
+    # Not mapped over the step sizes: on jax 0.10 for CPU, rollouts in a loop over chunks of tasks,
+    # mapped once more, adapted some tasks to what happened to be in memory.
     @jax.jit
-    def sweep(step_sizes, sampler, meta_params, key):
-        def mean_loss(inner_lr):
-            learner = make_learner(inner_lr)
-            _, losses, _ = query_curves(
-                learner,
-                sampler,
-                meta_params,
-                key,
-                num_tasks=num_tasks,
-                num_steps=num_steps,
-                task_chunk=task_chunk,
-                mesh=mesh,
-            )
-            return jnp.mean(losses[:, 1:])
+    def mean_loss(inner_lr, sampler, meta_params, key):
+        _, losses, _ = query_curves(
+            make_learner(inner_lr),
+            sampler,
+            meta_params,
+            key,
+            num_tasks=num_tasks,
+            num_steps=num_steps,
+            task_chunk=task_chunk,
+            mesh=mesh,
+        )
+        return jnp.mean(losses[:, 1:])
 
-        return jax.vmap(mean_loss)(step_sizes)
-
-    losses = np.asarray(
-        sweep(jnp.array(candidates, jnp.float32), as_partial(sampler), meta_params, key), np.float64
-    )
-    scores = dict(zip(map(float, candidates), losses.tolist(), strict=True))
+    given = as_partial(sampler), meta_params, key
+    losses = [float(mean_loss(jnp.float32(inner_lr), *given)) for inner_lr in candidates]
+    scores = dict(zip(map(float, candidates), losses, strict=True))
     finite = {lr: loss for lr, loss in scores.items() if np.isfinite(loss)}
     if not finite:
         raise ArgumentError(f"candidates {list(scores)} all diverge; add smaller step sizes.")

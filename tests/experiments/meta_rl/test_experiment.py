@@ -15,7 +15,7 @@ from configs import navigation as navigation_config
 from experiments import locomotion, navigation
 from experiments.benchmark import meta_rl
 from experiments.meta_rl import experiment, methods
-from mamljax import files, rl
+from mamljax import files, rl, tuning
 from mamljax.checks import ArgumentError
 from mamljax.evaluate import _jitted_curves as compiled_curves
 from mamljax.evaluate import summarise
@@ -257,6 +257,31 @@ def test_rl2_is_told_episode_by_episode(tmp_path):
     assert rl2["setting"] == "navigation, after episodes in place of steps"
     assert np.isfinite(rl2["mean"]).all()
     assert report["details"]["broken_episodes_at_test"]["rl2"] == "0 of 3"
+
+
+@pytest.mark.slow
+def test_step_sizes_of_a_robot_are_tuned_by_what_they_come_to():
+    config = locomotion_config.get_config("cheetah_velocity")
+    config.env.horizon, config.evaluate.num_inner_steps = 20, 2
+    config.tune.num_tasks, config.tune.candidates = 10, (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+    method = methods.build(config, locomotion.build(config), "random")
+    params = methods.initial(method, jax.random.key(0))
+    tuned = tuning.tune_inner_lr(
+        method.learner,
+        params,
+        methods.sampler(config, method, method.learner(0.0), config.evaluate),
+        jax.random.key(1),
+        candidates=config.tune.candidates,
+        num_tasks=10,
+        num_steps=2,
+        task_chunk=5,
+    )
+    alone = experiment.scorer(
+        config, method, inner_lr=0.1, key=jax.random.key(1), num_tasks=10, num_steps=2
+    )
+    # Mapped over the candidates, that of 0.1 was NaN, or 1e20.
+    assert tuned.scores[0.1] == pytest.approx(-alone(params).mean[1:].mean(), rel=1e-2)
+    assert all(0 < score < 20 * 5 for score in tuned.scores.values())
 
 
 @pytest.mark.parametrize("variant", locomotion_config.VARIANTS)
