@@ -279,7 +279,7 @@ def test_step_sizes_of_a_robot_are_tuned_by_what_they_come_to():
     alone = experiment.scorer(
         config, method, inner_lr=0.1, key=jax.random.key(1), num_tasks=10, num_steps=2
     )
-    # Mapped over the candidates, 0.1 came to 13.28 instead of 13.46, and with a trained policy to NaN.
+    # Mapped over the candidates, 0.1 came to 13.28, not 13.46, and with a trained policy to NaN.
     assert tuned.scores[0.1] == pytest.approx(-alone(params).mean[1:].mean(), rel=1e-2)
     assert all(0 < score < 20 * 5 for score in tuned.scores.values())
 
