@@ -27,7 +27,7 @@ from mamljax.running.progress import progress
 from mamljax.running.report import Record, Report
 from mamljax.sharding import largest_task_mesh, training_mesh
 from mamljax.tasks import sinusoid
-from mamljax.tuning import tune_inner_lr
+from mamljax.tuning import Tuned, tune_inner_lr
 from mamljax.types import Learner, Params
 
 
@@ -55,9 +55,14 @@ def run(config: Config, workdir: Path) -> Record:
     command = details.pop("command", report.record["command"])
     model_file.save(workdir, runs, command=command, **details)
     methods = tested_methods(config, learners, runs)
-    details["inner_lr"] = {
-        config.train.method: config.evaluate.inner_lr,
-        **tune(config, methods, keys["tune"]),
+    tuned = tune(config, methods, keys["tune"])
+    details["inner_lr"] = {config.train.method: config.evaluate.inner_lr} | {
+        name: {setting: best.inner_lr for setting, best in found.items()}
+        for name, found in tuned.items()
+    }
+    details["loss_by_inner_lr"] = {
+        name: {setting: best.scores for setting, best in found.items()}
+        for name, found in tuned.items()
     }
     test(config, methods, keys["test"], report)
     if processes.is_first():
@@ -158,7 +163,7 @@ def depends_on(config: Config) -> dict[str, Any]:
     return fields
 
 
-def tune(config: Config, methods: dict[str, Method], key: jax.Array) -> dict[str, Any]:
+def tune(config: Config, methods: dict[str, Method], key: jax.Array) -> dict[str, dict[str, Tuned]]:
     """Give every method that has no learners yet its best fine-tuning step size per setting."""
     build = functools.partial(_fine_tuner, build_model(config))
     pending = [name for name, method in methods.items() if not method.learners]
@@ -175,13 +180,13 @@ def tune(config: Config, methods: dict[str, Method], key: jax.Array) -> dict[str
                     num_tasks=config.tune.num_tasks,
                     num_steps=config.evaluate.num_inner_steps,
                     mesh=largest_task_mesh(config.tune.num_tasks),
-                ).inner_lr
+                )
                 for shots in config.evaluate.shots
             }
-            learners = {shots: build(inner_lr) for shots, inner_lr in best.items()}
+            learners = {shots: build(found.inner_lr) for shots, found in best.items()}
             methods[name] = methods[name]._replace(learners=learners)
-            chosen[name] = {f"{shots}-shot": inner_lr for shots, inner_lr in best.items()}
-            update(done, f"{name} {chosen[name]}")
+            chosen[name] = {f"{shots}-shot": found for shots, found in best.items()}
+            update(done, f"{name} {[found.inner_lr for found in best.values()]}")
     return chosen
 
 

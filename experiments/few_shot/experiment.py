@@ -23,7 +23,7 @@ from mamljax.models import weights
 from mamljax.running.progress import progress
 from mamljax.running.report import Record, Report
 from mamljax.sharding import largest_task_mesh, training_mesh
-from mamljax.tuning import tune_inner_lr
+from mamljax.tuning import Tuned, tune_inner_lr
 from mamljax.types import Learner, Params, Sampler
 
 
@@ -52,13 +52,14 @@ def run(config: Config, workdir: Path) -> Record:
     setting = prepare(config)
     workdir.mkdir(parents=True, exist_ok=True)
     trained = imported(setting) if config.weights.test else trained_run(setting, workdir)
-    chosen_lr = tune(setting, trained.meta_params)
+    tuned = tune(setting, trained.meta_params)
+    inner_lr = {name: found.inner_lr for name, found in tuned.items()}
     if processes.is_first():
-        save_model(setting, trained, chosen_lr, report, workdir / model_file.FILE)
-    test(setting, trained.meta_params, chosen_lr, report)
+        save_model(setting, trained, inner_lr, report, workdir / model_file.FILE)
+    test(setting, trained.meta_params, inner_lr, report)
     if processes.is_first():
         figures.draw(workdir, setting, trained.meta_params, report.record)
-    return report.publish({config.method: trained.train}, details(setting, chosen_lr))
+    return report.publish({config.method: trained.train}, details(setting, tuned))
 
 
 def prepare(config: Config) -> Setting:
@@ -316,12 +317,12 @@ def scorer(
     return score
 
 
-def tune(setting: Setting, params: Params) -> dict[str, float]:
+def tune(setting: Setting, params: Params) -> dict[str, Tuned]:
     """The inner step size of each method that is tested: the config's, or tuned."""
     config = setting.config
     chosen = {}
     for name, tested in setting.method.tested.items():
-        chosen[name] = config.evaluate.inner_lr
+        chosen[name] = Tuned(config.evaluate.inner_lr, {})
         if tested.tuned:
             sampler = setting.validation
             if sampler is None and setting.train is not None:
@@ -338,7 +339,7 @@ def tune(setting: Setting, params: Params) -> dict[str, float]:
                 num_steps=config.evaluate.num_inner_steps,
                 task_chunk=config.evaluate.task_chunk or None,
                 mesh=largest_task_mesh(config.tune.num_tasks),
-            ).inner_lr
+            )
     return chosen
 
 
@@ -384,7 +385,7 @@ def published(config: Config, method: str, queries: int, last_step: int) -> dict
     }
 
 
-def details(setting: Setting, inner_lr: Mapping[str, float]) -> dict[str, Any]:
+def details(setting: Setting, tuned: Mapping[str, Tuned]) -> dict[str, Any]:
     """Return the settings needed to interpret an accuracy."""
     config = setting.config
     split = f"{config.evaluate.split}: {setting.test_classes} classes"
@@ -397,5 +398,6 @@ def details(setting: Setting, inner_lr: Mapping[str, float]) -> dict[str, Any]:
         "norm": f"{config.model.norm}, "
         + ("adapted" if config.model.adapt_norm else "not adapted")
         + (", statistics of each batch (transductive)" if config.model.norm == "batch" else ""),
-        "inner_lr": dict(inner_lr),
+        "inner_lr": {name: found.inner_lr for name, found in tuned.items()},
+        "loss_by_inner_lr": {name: found.scores for name, found in tuned.items() if found.scores},
     }

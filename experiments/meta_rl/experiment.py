@@ -35,7 +35,7 @@ from mamljax.rl.losses import mean_return
 from mamljax.running.progress import progress
 from mamljax.running.report import Record, Report
 from mamljax.sharding import largest_task_mesh, training_mesh
-from mamljax.tuning import tune_inner_lr
+from mamljax.tuning import Tuned, tune_inner_lr
 from mamljax.types import Params
 
 BROKEN = "broken_episodes"
@@ -83,7 +83,8 @@ def run(
         for name, method in methods.items()
     }
     info = {name: dict(run.train) for name, run in runs.items()}
-    inner_lr = tune(config, methods, params, keys["tune"])
+    tuned = tune(config, methods, params, keys["tune"])
+    inner_lr = {name: found.inner_lr for name, found in tuned.items()}
     trained = Trained(config, methods, params, inner_lr, keys["figures"])
     scores = test(trained, keys["test"], report)
     if processes.is_first():
@@ -91,6 +92,7 @@ def run(
         draw(workdir / "figures", trained)
     details = {
         "inner_lr": inner_lr,
+        "loss_by_inner_lr": {name: found.scores for name, found in tuned.items() if found.scores},
         "gain": gains.by_step(scores),
         "oracle_gap_closed": gains.gap_closed(scores),
         "broken_episodes_in_training": {
@@ -210,7 +212,7 @@ def _of_episode(config: Config, number: int) -> Callable[[Any, losses.Experience
 
 def tune(
     config: Config, methods: Mapping[str, Method], params: Mapping[str, Params], key: jax.Array
-) -> dict[str, float]:
+) -> dict[str, Tuned]:
     """The step size at test of every method that takes steps: the config's, or tuned."""
     chosen = {}
     pending = [name for name, method in methods.items() if method.tuned]
@@ -218,7 +220,7 @@ def tune(
         for name, method in methods.items():
             if method.steps == 0:
                 continue
-            chosen[name] = config.evaluate.inner_lr
+            chosen[name] = Tuned(config.evaluate.inner_lr, {})
             if method.tuned:
                 chosen[name] = tune_inner_lr(
                     method.learner,
@@ -230,8 +232,8 @@ def tune(
                     num_steps=method.steps,
                     task_chunk=config.evaluate.task_chunk or None,
                     mesh=largest_task_mesh(config.tune.num_tasks),
-                ).inner_lr
-                update(pending.index(name) + 1, f"{name} {chosen[name]}")
+                )
+                update(pending.index(name) + 1, f"{name} {chosen[name].inner_lr}")
     return chosen
 
 

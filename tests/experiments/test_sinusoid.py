@@ -97,7 +97,10 @@ def test_killed_runs_finish_with_the_results_of_an_undisturbed_one(undisturbed, 
     kill_after(tmp_path, "pretrain")
     _, report = finish(tmp_path, *TINY)
     assert report["results"] == undisturbed[2]["results"]
-    assert report["details"]["inner_lr"] == undisturbed[2]["details"]["inner_lr"]
+    assert report["details"] == undisturbed[2]["details"]
+    for setting, losses in report["details"]["loss_by_inner_lr"]["pretrain"].items():
+        best = report["details"]["inner_lr"]["pretrain"][setting]
+        assert losses[str(best)] == min(losses.values())
     ours, theirs = (
         [(x["run"], x["step"], x["loss"]) for x in map(json.loads, path.read_text().splitlines())]
         for path in (tmp_path / "metrics.jsonl", undisturbed[0] / "metrics.jsonl")
