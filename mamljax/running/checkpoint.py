@@ -3,8 +3,8 @@
 A checkpoint is a directory ``00001000/`` holding the state as orbax wrote it, and a file
 ``checkpoint.json`` with the step, the score, the run's config, the SHA-256 of every file and its
 own. It is made under another name and renamed when complete, so that it exists whole or not at all;
-what damages it later shows in the checksums, and the one before it is used. Of several processes
-the first writes and reads for all.
+what damages it later shows in the checksums, and the one before it is used; if there is none, a
+person decides. Of several processes the first writes and reads for all.
 """
 
 import dataclasses
@@ -34,6 +34,10 @@ class ConfigChangedError(ArgumentError):
 
 class DamagedCheckpointWarning(UserWarning):
     """A checkpoint was incomplete or altered and has been passed over."""
+
+
+class DamagedCheckpointError(ArgumentError):
+    """Every checkpoint of a run is incomplete or altered."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +146,8 @@ class Checkpoints:
           DamagedCheckpointWarning: naming each damaged checkpoint that was passed over.
 
         Raises:
+          DamagedCheckpointError: if there are checkpoints and none is good. To begin anew would
+            overwrite what may yet be mended, and the run's metrics.
           ConfigChangedError: naming the fields in which the saved config differs.
           ArgumentError: naming the arrays whose shapes or types are not those of `like`.
         """
@@ -155,6 +161,11 @@ class Checkpoints:
         records = self._good_records()
         if best:
             records = sorted(filter(_scored, records), key=_best_first) or records
+        if not records and self.steps():
+            raise DamagedCheckpointError(
+                f"every checkpoint in {self.directory} is damaged: {self.steps()}. Put a good copy "
+                "of one there, or move the directory away to train from the start."
+            )
         if not records:
             return None
         record = records[0]

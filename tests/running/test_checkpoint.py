@@ -22,6 +22,7 @@ from mamljax.running import checkpoint
 from mamljax.running.checkpoint import (
     Checkpoints,
     ConfigChangedError,
+    DamagedCheckpointError,
     DamagedCheckpointWarning,
     checkpoint_hook,
 )
@@ -121,7 +122,7 @@ def damage_empty(path):
 
 def damage_other_step(path):
     record = json.loads((path / checkpoint.RECORD).read_text())
-    (path / checkpoint.RECORD).write_text(json.dumps({**record, "step": 1}))
+    (path / checkpoint.RECORD).write_text(json.dumps({**record, "step": record["step"] - 1}))
 
 
 DAMAGES = [
@@ -141,6 +142,19 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, dama
     with pytest.warns(DamagedCheckpointWarning, match="00000002 is damaged"):
         restored = checkpoints.restore(make_state())
     assert_same(restored, make_state(1, value=1))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_no_run_begins_anew_over_checkpoints_that_are_all_damaged(tmp_path, damage):
+    checkpoints = saved(tmp_path, 1)
+    damage(tmp_path / "00000001")
+    before = sorted(tmp_path.rglob("*"))
+    with (
+        pytest.warns(DamagedCheckpointWarning, match="00000001 is damaged"),
+        pytest.raises(DamagedCheckpointError, match=r"every checkpoint in .* is damaged: \[1\]"),
+    ):
+        checkpoints.restore(make_state())
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
