@@ -308,10 +308,20 @@ def markdown(record: Record) -> str:
         f"- tested on: {described(record['device'])}",
         f"- versions: {', '.join(f'{key} {value}' for key, value in record['versions'].items())}",
         f"- wall seconds: {record['wall_seconds']:.0f}",
-        *(f"- training of {name}: {told}" for name, told in record["train"].items()),
-        *(f"- {key}: {value}" for key, value in record["details"].items()),
+        *(f"- training of {name}: {_told(value)}" for name, value in record["train"].items()),
+        *(f"- {key}: {_told(value)}" for key, value in record["details"].items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _told(value: Any, inside: bool = False) -> str:
+    """Nested values in one line, numbers to five digits: the JSON file has them all."""
+    if isinstance(value, Mapping):
+        line = ", ".join(f"{key} {_told(one, inside=True)}" for key, one in value.items())
+        return f"({line})" if inside else line
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_told(one) for one in value)}]"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def _by_method(record: Record) -> Record:

@@ -67,6 +67,14 @@ def test_the_page_shows_the_paper_beside_our_number(tmp_path, written, capsys):
     assert "1.5 ± 0.69 **0.67**" in capsys.readouterr().out
 
 
+def test_the_page_tells_nested_details_in_a_line(tmp_path, written):
+    tried = {"random": {0.1: 13.456789, 1.0: float("nan")}, "pretrain": {}}
+    written.publish({"maml": {"iterations": 60_000, "wall_seconds": 9971.1303}}, {"tried": tried})
+    page = (tmp_path / "report.md").read_text()
+    assert "- training of maml: iterations 60000, wall_seconds 9971.1\n" in page
+    assert "- tried: random (0.1 13.457, 1.0 nan), pretrain ()\n" in page
+
+
 def test_nan_and_infinity_become_null(tmp_path):
     files.write_json(tmp_path / "a.json", {"x": [float("nan"), (1.0, float("-inf"))]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": [None, [1.0, None]]}
