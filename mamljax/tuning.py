@@ -63,9 +63,9 @@ def tune_inner_lr(
 
     meta_params = on_all_devices(meta_params, mesh)
 
-    # Not mapped over the step sizes: on CPU (jax 0.10 to 0.12), rollouts in a loop over chunks of
-    # tasks, mapped once more, adapted some tasks to what was in memory, unless XLA is told not to
-    # run operations side by side (see "NaN" in docs/faq.md).
+    # Not mapped over the step sizes: on CPU, under XLA's default schedule, rollouts in a loop over
+    # chunks of tasks, mapped once more, adapted some tasks to what was in memory (see "NaN" in
+    # docs/faq.md).
     @jax.jit
     def mean_loss(inner_lr, sampler, meta_params, key):
         _, losses, _ = query_curves(

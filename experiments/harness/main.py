@@ -45,8 +45,8 @@ def set_up_cpu(given: Config) -> None:
     """Choose devices and threads, before the first computation, at which jax makes its client."""
     devices = given.get("cpu_devices", 1) or len(os.sched_getaffinity(0))
     jax.config.update("jax_num_cpu_devices", devices)
-    # Operations in the order of the program: side by side, as XLA runs them by itself (jax 0.10 to
-    # 0.12), some of a robot's read memory before it was written. It takes no longer.
+    # Under XLA's schedule for concurrency, its default (seen in jax 0.10.2 and 0.12.0), some of a
+    # robot's tasks adapted to memory that was not written. The other schedule is no slower.
     flags = ["--xla_cpu_enable_concurrency_optimized_scheduler=false"]
     if devices > 1:
         # Each device works on tasks of its own: threads within an operation would be in the way.

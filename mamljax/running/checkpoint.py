@@ -161,12 +161,12 @@ class Checkpoints:
         records = self._good_records()
         if best:
             records = sorted(filter(_scored, records), key=_best_first) or records
-        if not records and self.steps():
-            raise DamagedCheckpointError(
-                f"every checkpoint in {self.directory} is damaged: {self.steps()}. Put a good copy "
-                "of one there, or move the directory away to train from the start."
-            )
         if not records:
+            if damaged := self.steps():
+                raise DamagedCheckpointError(
+                    f"every checkpoint in {self.directory} is damaged: {damaged}. Put a good copy "
+                    "of one there, or move the directory away to train from the start."
+                )
             return None
         record = records[0]
         _refuse_changes(record["config"], _plain(self.config), self._path(record["step"]))

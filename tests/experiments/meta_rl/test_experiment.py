@@ -280,7 +280,7 @@ def test_step_sizes_of_a_robot_are_tuned_by_what_they_come_to():
         **sizes,
     )
     alone = experiment.scorer(config, method, inner_lr=0.1, key=key, **sizes)
-    # Mapped over the candidates, and with operations side by side, 0.1 came to 13.28, not 13.46.
+    # Mapped over the candidates, under XLA's default schedule, 0.1 came to 13.28, not 13.46.
     assert tuned.scores[0.1] == pytest.approx(-alone(params).mean[1:].mean(), rel=1e-2)
     assert all(0 < score < 20 * 5 for score in tuned.scores.values())
 
@@ -347,7 +347,7 @@ np.testing.assert_allclose(together[0], alone, atol=0.05)
 
 @pytest.mark.slow
 def test_no_task_reads_memory_before_it_is_written():
-    # glibc fills it with garbage. In XLA's own order two of the ten tasks are off by up to 1.
+    # glibc fills it with garbage. By default two of the ten tasks are off by up to 1.
     environment = os.environ | {"MALLOC_PERTURB_": "90", "XLA_FLAGS": ""}
     subprocess.run(
         [sys.executable, "-c", MAPPED], cwd=ROOT, env=environment, check=True, timeout=600
